@@ -1,0 +1,103 @@
+"""Gradient estimators as Mitsuba plugins.
+
+`register()` makes every estimator of `ESTIMATORS` loadable by name, from Python and from XML, in the current variant and
+in every variant that is set later (Mitsuba's plugin registry is per variant).
+
+    import mitsuba as mi, integrators
+    mi.set_variant("llvm_ad_rgb")
+    integrators.register()
+    mi.render(scene, params, integrator=mi.load_dict({"type": "path_replay"}))
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass
+
+from .errors import GradientWarning, UnsupportedGradient
+
+__all__ = ["ESTIMATORS", "PHENOMENA", "Estimator", "GradientWarning", "UnsupportedGradient", "register"]
+
+#: What a gradient may have to account for; the vocabulary of `Estimator.handles`.
+PHENOMENA: dict[str, str] = {
+    "interior": "continuous dependence: materials, textures, light intensity, smooth motion",
+    "primary": "silhouettes, creases and cut-outs seen by the camera",
+    "camera": "the camera itself moves, with the silhouettes that it sweeps over",
+    "shadow-area": "shadows of area lights",
+    "shadow-environment": "shadows of the environment",
+    "shadow-delta": "hard shadows of point, spot, directional and projector lights",
+    "indirect": "visibility between surfaces further along the path",
+    "specular-chain": "silhouettes seen in a perfect mirror or through smooth glass",
+}
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """One row of the table of estimators.
+
+    Attributes:
+        name: Mitsuba plugin name.
+        factory: "module:Class", the class taking `mi.Properties`.
+        handles: keys of `PHENOMENA` that the estimator accounts for.
+        unbiased: whether its expectation is the exact derivative for what it handles.
+        summary: one line for tables and help.
+        reference: the source of the method.
+    """
+
+    name: str
+    factory: str
+    handles: frozenset[str]
+    unbiased: bool
+    summary: str
+    reference: str
+
+
+_ROWS = (
+    Estimator(
+        name="path_replay",
+        factory="integrators.path_replay:PathReplay",
+        handles=frozenset({"interior"}),
+        unbiased=True,
+        summary="interior derivative by path replay; no visibility terms",
+        reference="Vicini, Speierer, Jakob 2021, Path Replay Backpropagation; Zeltner et al. 2021",
+    ),
+)
+
+#: The one table of estimators; names exist nowhere else.
+ESTIMATORS: dict[str, Estimator] = {row.name: row for row in _ROWS}
+
+_hooked = False
+
+
+def _register_current(_old: str | None = None, _new: str | None = None) -> None:
+    import mitsuba as mi
+
+    variant = mi.variant()
+    if variant is None or "_ad_" not in variant:
+        return
+    if "polarized" in variant:
+        return  # the classes refuse polarised variants with a sentence when they are loaded
+    # The classes derive from variant-specific Mitsuba types: import their modules afresh for every variant.
+    modules = {row.factory.split(":")[0] for row in _ROWS}
+    for name in [m for m in sys.modules if m.startswith("integrators.") and m not in _VARIANT_FREE]:
+        del sys.modules[name]
+    for module in sorted(modules):
+        importlib.import_module(module)
+    for row in _ROWS:
+        module, cls = row.factory.split(":")
+        mi.register_integrator(row.name, getattr(sys.modules[module], cls))
+
+
+_VARIANT_FREE = {"integrators.errors"}
+
+
+def register() -> None:
+    """Register every estimator in the current variant and in all that are set from now on."""
+    global _hooked
+    import mitsuba as mi
+
+    if not _hooked:
+        mi.detail.add_variant_callback(_register_current)
+        _hooked = True
+    _register_current()
