@@ -101,10 +101,10 @@ def read_picture(path: str | Path, color: str = "auto", sanitize: bool = False) 
         samples = samples.astype(np.float32)
     if header.orientation != 1:
         notes.append(
-            f"{path.name}: the EXIF orientation {header.orientation} was not applied, pixels are used as they are stored"
+            f"{path.name}: the EXIF orientation {header.orientation} was not applied, pixels are used as stored"
         )
     rgb = _three(samples)
-    alpha: FloatArray | None = samples[..., -1] if samples.shape[-1] in (2, 4) else None
+    alpha: FloatArray | None = samples[..., -1].astype(np.float32) if samples.shape[-1] in (2, 4) else None
     if color == "srgb":
         rgb = srgb_to_linear(rgb)
     rgb, replaced = check_texels(rgb, path, sanitize)
