@@ -62,6 +62,14 @@ _ROWS = (
         summary="interior derivative by path replay; no visibility terms",
         reference="Vicini, Speierer, Jakob 2021, Path Replay Backpropagation; Zeltner et al. 2021",
     ),
+    Estimator(
+        name="finite_difference",
+        factory="integrators.finite_difference:FiniteDifference",
+        handles=frozenset(PHENOMENA),
+        unbiased=False,
+        summary="central differences with Richardson extrapolation; the slow reference of all others",
+        reference="Richardson 1911; Fischer and Ritschel 2023, section 3",
+    ),
 )
 
 #: The one table of estimators; names exist nowhere else.

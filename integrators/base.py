@@ -1,0 +1,229 @@
+"""What every estimator shares: explicit sample budgets, passes, film adjoints and the check of what is asked for.
+
+A gradient image is estimated in three steps that `ReplayIntegrator` wires for its subclasses: draw camera rays (attached to the
+camera), walk paths in `sample` (Primal, then Forward or Backward with the same random numbers), splat on the film.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import drjit as dr
+import mitsuba as mi
+from mitsuba.ad.integrators.common import ADIntegrator
+
+from .support import require_supported
+
+#: Samples per pixel of one kernel launch. Sums of more samples lose digits in float32 (4096 bias a small
+#: finite difference by 4 %), and every lane of a launch costs memory for its random number generator.
+PASS_SPP = 512
+PASS_LANES = 2**28
+
+
+class ReplayIntegrator(ADIntegrator):
+    """A differentiable integrator with one budget per term.
+
+    Properties (besides Mitsuba's `max_depth`, `rr_depth`, `hide_emitters`):
+        primal_spp: samples per pixel of the image; 0 takes the `spp` of the call, or else of the scene's sampler.
+        interior_spp: samples per pixel of the interior derivative; 0 likewise.
+        interior: whether the interior term is estimated at all (default true).
+
+    Attributes:
+        dropped: samples left out of the last derivative because they were not finite (a Dr.Jit `UInt32`).
+    """
+
+    def __init__(self, props: mi.Properties) -> None:
+        if mi.is_polarized:
+            raise ValueError(f"{props.plugin_name()} does not handle polarised light; use a variant without 'polarized'")
+        super().__init__(props)
+        self.primal_spp = int(props.get("primal_spp", 0))
+        self.interior_spp = int(props.get("interior_spp", 0))
+        self.interior = bool(props.get("interior", True))
+        self.dropped = mi.UInt32(0)
+
+    # ------------------------------------------------------------------ film
+
+    def passes(self, sensor: mi.Sensor, seed: Any, spp: int) -> list[tuple[Any, int]]:
+        """Split `spp` into launches of bounded size.
+
+        Returns:
+            (seed, samples per pixel) of every launch; the first launch keeps `seed` itself.
+        """
+        film = sensor.film()
+        spp = spp or sensor.sampler().sample_count()
+        size = film.crop_size()
+        if film.sample_border():
+            size += 2 * film.rfilter().border_size()
+        pixels = int(size[0]) * int(size[1])
+        most = max(1, min(PASS_SPP, PASS_LANES // pixels))
+        count = -(-spp // most)
+        # Equal launches: they average without weights, and they share one kernel. The total is rounded up.
+        share = -(-spp // count)
+        return [(seed if i == 0 else mi.sample_tea_32(seed, i)[0], share) for i in range(count)]
+
+    def _splat(self, film: mi.Film, pos: mi.Point2f, value: Any, ray: mi.Ray3f, valid: Any, spp: int) -> mi.TensorXf:
+        """Accumulate one value per camera sample and develop the film."""
+        block = film.create_block()
+        block.set_coalesce(block.coalesce() and spp >= 4)
+        alpha = dr.select(valid, mi.Float(1), mi.Float(0))
+        ADIntegrator._splat_to_block(
+            block, film, pos, value=value, weight=1.0, alpha=alpha, aovs=[], wavelengths=ray.wavelengths
+        )
+        film.put_block(block)
+        return film.develop()
+
+    def render(
+        self,
+        scene: mi.Scene,
+        sensor: int | mi.Sensor = 0,
+        seed: Any = 0,
+        spp: int = 0,
+        develop: bool = True,
+        evaluate: bool = True,
+    ) -> mi.TensorXf:
+        """The image, (height, width, channels) linear; see `mitsuba.Integrator.render`."""
+        sensor = scene.sensors()[sensor] if isinstance(sensor, int) else sensor
+        launches = self.passes(sensor, seed, self.primal_spp or spp)
+        if len(launches) == 1:
+            return super().render(scene, sensor, launches[0][0], launches[0][1], develop, evaluate)
+        total = None
+        for pass_seed, pass_spp in launches:
+            image = super().render(scene, sensor, pass_seed, pass_spp, develop, evaluate)
+            dr.eval(image)
+            total = image if total is None else total + image
+        return total / len(launches)
+
+    # ----------------------------------------------------------- derivatives
+
+    def render_forward(
+        self, scene: mi.Scene, params: Any, sensor: int | mi.Sensor = 0, seed: Any = 0, spp: int = 0
+    ) -> mi.TensorXf:
+        """The derivative image along the tangents that `params` carry, (height, width, channels).
+
+        Raises:
+            UnsupportedGradient: a parameter with a tangent is beyond this estimator.
+        """
+        sensor = scene.sensors()[sensor] if isinstance(sensor, int) else sensor
+        require_supported(scene, params, self)
+        terms = self.derivative_terms(params)
+        total = None
+        for term, spp_term in terms:
+            launches = self.passes(sensor, seed, spp_term or spp)
+            for pass_seed, pass_spp in launches:
+                image = term(dr.ADMode.Forward, scene, params, sensor, pass_seed, pass_spp, None) / len(launches)
+                if len(terms) * len(launches) > 1:
+                    dr.eval(image)
+                total = image if total is None else total + image
+        if total is None:
+            raise ValueError("every term of the derivative is switched off")
+        return total
+
+    def render_backward(
+        self,
+        scene: mi.Scene,
+        params: Any,
+        grad_in: mi.TensorXf,
+        sensor: int | mi.Sensor = 0,
+        seed: Any = 0,
+        spp: int = 0,
+    ) -> None:
+        """Accumulate the gradient of <grad_in, image> into the attached parameters.
+
+        Args:
+            grad_in: adjoint image, (height, width, channels).
+
+        Raises:
+            UnsupportedGradient: an attached parameter is beyond this estimator.
+        """
+        sensor = scene.sensors()[sensor] if isinstance(sensor, int) else sensor
+        require_supported(scene, params, self)
+        terms = self.derivative_terms(params)
+        if not terms:
+            raise ValueError("every term of the derivative is switched off")
+        for term, spp_term in terms:
+            launches = self.passes(sensor, seed, spp_term or spp)
+            for pass_seed, pass_spp in launches:
+                term(dr.ADMode.Backward, scene, params, sensor, pass_seed, pass_spp, grad_in / len(launches))
+                dr.eval()
+
+    def derivative_terms(self, params: Any) -> list[tuple[Any, int]]:
+        """The terms that are on, as (function, own samples per pixel or 0).
+
+        A term is called as `term(mode, scene, params, sensor, seed, spp, grad_in)`; in forward mode it returns a
+        derivative image, in backward mode it accumulates into the attached parameters.
+        """
+        return [(self.interior_term, self.interior_spp)] if self.interior else []
+
+    def interior_term(
+        self,
+        mode: dr.ADMode,
+        scene: mi.Scene,
+        params: Any,
+        sensor: mi.Sensor,
+        seed: Any,
+        spp: int,
+        grad_in: mi.TensorXf | None,
+    ) -> mi.TensorXf | None:
+        """Interior derivative by replay: a primal walk, then the same walk with derivatives."""
+        film = sensor.film()
+        with dr.suspend_grad():
+            sampler, spp = self.prepare(sensor, seed, spp, self.aov_names())
+            ray, weight, pos = self.sample_rays(scene, sensor, sampler)
+            geometry = self.geometry_attached(scene, params) or dr.grad_enabled(ray.o, ray.d)
+
+            δimage = None
+            if mode == dr.ADMode.Backward:
+                δimage = self._film_adjoint(film, pos, weight, ray, spp, grad_in)
+
+            L, _, _, state = self.sample(
+                mode=dr.ADMode.Primal, scene=scene, sampler=sampler.clone(), ray=ray, active=mi.Bool(True)
+            )
+            δL, valid, _, _ = self.sample(
+                mode=mode,
+                scene=scene,
+                sampler=sampler,
+                ray=ray,
+                δL=None if δimage is None else δimage * dr.detach(weight),
+                state_in=state,
+                active=mi.Bool(True),
+                geometry=geometry,
+            )
+            # Sensors whose response depends on a parameter: d(L w) = dL w + L dw
+            attached_weight = dr.grad_enabled(weight)
+            if mode == dr.ADMode.Backward:
+                if attached_weight:
+                    with dr.resume_grad():
+                        dr.backward_from(δimage * L * weight)
+                return None
+            value = δL * dr.detach(weight)
+            if attached_weight:
+                with dr.resume_grad():
+                    value += L * dr.detach(dr.forward_to(weight, flags=dr.ADFlag.ClearNone))
+            return self._splat(film, pos, value, ray, valid, spp)
+
+    def _film_adjoint(
+        self, film: mi.Film, pos: mi.Point2f, weight: Any, ray: mi.Ray3f, spp: int, grad_in: mi.TensorXf
+    ) -> mi.Spectrum:
+        """Adjoint of splatting and developing: d<grad_in, image>/d(value of each camera sample)."""
+        with dr.resume_grad():
+            value = dr.full(mi.Spectrum, 1.0, dr.width(pos))
+            dr.enable_grad(value)
+            image = self._splat(film, pos, value, ray, mi.Bool(True), spp)
+            dr.set_grad(image, grad_in)
+            dr.enqueue(dr.ADMode.Backward, image)
+            dr.traverse(dr.ADMode.Backward)
+            δvalue = dr.grad(value)
+        film.clear()
+        return δvalue
+
+    @staticmethod
+    def geometry_attached(scene: mi.Scene, params: Any) -> bool:
+        """Whether anything that positions a path vertex carries derivatives (shapes, normals, texture coordinates)."""
+        if any(shape.parameters_grad_enabled() for shape in scene.shapes()):
+            return True
+        if not hasattr(params, "keys"):
+            return False
+        return any(
+            key.rsplit(".", 1)[-1] in ("vertex_normals", "vertex_texcoords") and dr.grad_enabled(params[key])
+            for key in params.keys()  # noqa: SIM118  (mi.SceneParameters iterates over items)
+        )

@@ -1,0 +1,53 @@
+"""Refusals: derivatives that the estimators cannot compute are named before any sample is spent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import drjit as dr
+import mitsuba as mi
+
+from .errors import UnsupportedGradient
+
+#: (class of the owner, name of the parameter) -> why it cannot be differentiated, what to do.
+_UNSUPPORTED: dict[tuple[str, str], tuple[str, str]] = {
+    ("SmoothDielectric", "eta"): (
+        "the index of a smooth dielectric turns the refracted ray itself, which detached sampling keeps fixed",
+        "use a roughdielectric with a small alpha, or finite_difference",
+    ),
+}
+
+_MEDIUM = (
+    "participating media are not rendered by this estimator",
+    "use Mitsuba's prbvolpath",
+)
+
+
+def attached_keys(params: Any) -> list[str]:
+    """Keys of a `mi.SceneParameters` whose values carry derivatives."""
+    if not isinstance(params, mi.SceneParameters):
+        return []
+    return [key for key in params.keys() if dr.grad_enabled(params[key])]  # noqa: SIM118
+
+
+def refusal(params: mi.SceneParameters, key: str) -> tuple[str, str] | None:
+    """Why no estimator can differentiate `key`, and the remedy; None when one can."""
+    owner = params.properties[key][2] if key in params.properties else None
+    if owner is None:
+        return None
+    if isinstance(owner, (mi.Medium, mi.PhaseFunction)):
+        return _MEDIUM
+    return _UNSUPPORTED.get((type_name(owner), key.rsplit(".", 1)[-1]))
+
+
+def type_name(owner: Any) -> str:
+    """Mitsuba's class name of a plugin instance ("SmoothDielectric")."""
+    return owner.class_name() if hasattr(owner, "class_name") else type(owner).__name__
+
+
+def require_supported(scene: mi.Scene, params: Any, integrator: Any) -> None:
+    """Raise `UnsupportedGradient` for the first attached parameter that nothing here can differentiate."""
+    for key in attached_keys(params):
+        why = refusal(params, key)
+        if why is not None:
+            raise UnsupportedGradient(why[0], key=key, remedy=why[1])
