@@ -1,0 +1,271 @@
+"""The report: one HTML page with everything in it, that asks the network for nothing.
+
+Names come from files and users, so the template escapes everything; only our own SVG and data addresses pass unescaped.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pathtracer.capture.images import atomic_path, to_8bit
+from pathtracer.capture.views import resample
+from pathtracer.report.data import Array, ParameterReport, ReportData, ViewReport
+from pathtracer.report.figures import component_names, loss_figure, parameter_figure
+from pathtracer.report.pictures import data_uri, display_scale, diverging_pixels, signed_scale
+
+#: Views shown with pictures; the rest are rows of a table, or a page of a hundred views would weigh tens of megabytes.
+MAX_PICTURED_VIEWS = 16
+#: Wider pictures are averaged down to this.
+MAX_WIDTH = 512
+#: Numbers of one parameter that the table shows.
+MAX_ROWS = 16
+#: Curves drawn; more than this hides the ones that matter.
+MAX_CURVES = 24
+
+
+def write_page(data: ReportData, path: str | Path, refresh: int | None = None) -> Path:
+    """Write the page of `data`, whole or not at all.
+
+    Args:
+        path: the HTML file.
+        refresh: reload after so many seconds (a run that goes on), None for never.
+    Raises:
+        StorageFault: the file cannot be written.
+    """
+    path = Path(path)
+    html = render_page(data, refresh)
+    with atomic_path(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return path
+
+
+def render_page(data: ReportData, refresh: int | None = None) -> str:
+    """The page as text."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pathtracer.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    numeric = [p for p in data.parameters if not p.is_image]
+    rows = [_rows(p) for p in numeric]
+    has_truth = any(p.truth is not None for p in numeric)
+    has_errors = any(p.standard_error is not None for p in numeric)
+    pictured = _choose(data.views)
+    scale = _difference_scale(pictured)
+    curves = [(p.key, svg) for p in numeric[:MAX_CURVES] if (svg := parameter_figure(p)) is not None]
+    return environment.get_template("page.html.j2").render(
+        data=data,
+        written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        refresh=refresh,
+        headline=_headline(data),
+        rows=rows,
+        has_truth=has_truth,
+        has_errors=has_errors,
+        columns=3 + has_errors + 2 * has_truth + (has_errors and has_truth),
+        views=[_view(v, scale) for v in pictured],
+        difference_scale=f"{scale:.2g}",
+        hidden_views=len(data.views) - len(pictured),
+        view_table=[_view_row(v) for v in data.views] if len(data.views) > 1 else [],
+        loss=loss_figure(data) if len(data.steps) > 1 else None,
+        loss_band=bool(np.isfinite(data.loss_error).any()) if data.loss_error.size else False,
+        curves=curves,
+        textures=[_texture(p) for p in data.parameters if p.is_image],
+        timings=[(name, duration(seconds)) for name, seconds in data.timings.items()],
+    )
+
+
+def _headline(data: ReportData) -> list[tuple[str, str]]:
+    items = [("state", data.status or "unknown")]
+    if len(data.steps):
+        items.append(("steps", str(int(data.steps[-1]))))
+        error = float(data.loss_error[-1]) if data.loss_error.size else math.nan
+        items.append(("loss", number(float(data.loss[-1]), error) + (f" ± {error:.1g}" if error > 0 else "")))
+        if data.loss[0] > data.loss[-1] > 0:
+            items.append(("loss went down by a factor of", _factor(data.loss[0] / data.loss[-1])))
+    if data.wall.size:
+        items.append(("time", duration(float(data.wall[-1]))))
+    items.append(("parameters", str(len(data.parameters))))
+    fitted = sum(not v.holdout for v in data.views)
+    held = len(data.views) - fitted
+    items.append(("views", f"{fitted}" + (f" + {held} held out" if held else "")))
+    return items
+
+
+def _factor(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}" if value < 1e6 else f"{value:.1e}"
+
+
+def number(value: float, error: float = math.nan) -> str:
+    """A number with the digits that its error leaves (two of the error's), or five significant ones."""
+    if not math.isfinite(value):
+        return str(value)
+    if math.isfinite(error) and error > 0:
+        digits = 1 - math.floor(math.log10(error))
+        if 0 <= digits <= 7 and abs(value) < 1e6:
+            return f"{value:.{digits}f}"
+        significant = max(2, digits + math.floor(math.log10(abs(value) or error)) + 1)
+        return f"{value:.{min(significant, 8)}g}"
+    return f"{value:.5g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _rows(parameter: ParameterReport) -> dict[str, Any]:
+    value = np.asarray(parameter.value, np.float64).ravel()
+    names = component_names(parameter)
+
+    def pick(array: Array | None, i: int) -> float:
+        return math.nan if array is None else float(np.asarray(array).ravel()[i])
+
+    rows = []
+    for i in range(min(value.size, MAX_ROWS)):
+        error, truth = pick(parameter.standard_error, i), pick(parameter.truth, i)
+        start, off = pick(parameter.start, i), value[i] - truth
+        percent = f" ({100 * off / abs(truth):+.2g} %)" if math.isfinite(off) and truth else ""
+        rows.append(
+            {
+                "name": names[i],
+                "start": _blank(start),
+                "value": number(value[i], error),
+                "error": f"± {error:.2g}" if math.isfinite(error) else "–",
+                "truth": _blank(truth),
+                "off": f"{off:+.2g}{percent}" if math.isfinite(off) else "–",
+                "pull": f"{off / error:+.1f}" if math.isfinite(off) and error > 0 else "–",
+            }
+        )
+    return {"key": parameter.key, "rows": rows, "more": max(0, value.size - MAX_ROWS), "swatch": _swatch(parameter)}
+
+
+def _blank(value: float) -> str:
+    return number(value) if math.isfinite(value) else "–"
+
+
+def _swatch(parameter: ParameterReport) -> str:
+    """Start and result as two small squares of colour, for reflectances."""
+    value = np.asarray(parameter.value, np.float64).ravel()
+    if value.size != 3 or parameter.kind != "color" or value.max() > 1 or value.min() < 0:
+        return ""
+    squares = []
+    for label, color in (("start", parameter.start), ("result", parameter.value), ("truth", parameter.truth)):
+        if color is not None:
+            r, g, b = to_8bit(np.asarray(color, np.float32).reshape(1, 1, 3))[0, 0]
+            squares.append(
+                f'<svg viewBox="0 0 10 10" role="img" aria-label="{label} colour" '
+                f'style="display:inline-block;width:1.2em;height:1.2em;vertical-align:-.2em">'
+                f'<title>{label}</title><rect width="10" height="10" fill="rgb({r},{g},{b})"/></svg>'
+            )
+    return " ".join(squares)
+
+
+def _choose(views: list[ViewReport]) -> list[ViewReport]:
+    """All views, or the held-out and the worst ones when there are too many, in the order of the job."""
+    if len(views) <= MAX_PICTURED_VIEWS:
+        return views
+    ranked = sorted(range(len(views)), key=lambda i: (not views[i].holdout, -(views[i].error() or 0)))
+    return [views[i] for i in sorted(ranked[:MAX_PICTURED_VIEWS])]
+
+
+def _difference_scale(views: list[ViewReport]) -> float:
+    """One scale for all difference pictures, large enough for the differences that matter, never for noise alone."""
+    differences = [_masked(v.result - v.target, v.mask).mean(axis=-1).ravel() for v in views if v.result is not None]
+    if not differences:
+        return 1.0
+    brightest = max(float(np.percentile(v.target, 99.5)) for v in views)
+    return max(signed_scale(np.concatenate(differences)), 1e-3 * brightest) or 1.0
+
+
+def _masked(image: Array, mask: Array | None) -> Array:
+    return image if mask is None else image * mask[..., None]
+
+
+def _view(view: ViewReport, difference_scale: float) -> dict[str, Any]:
+    scale = display_scale(view.target)
+    shape = f"{view.target.shape[1]} × {view.target.shape[0]} pixels"
+    exposure = "" if scale == 1 else f", shown {scale:.3g} times as bright"
+    error, start, psnr = view.error(), view.error("start"), view.psnr()
+    caption = shape + exposure
+    if view.lit is not None:
+        caption += f"; lit by {', '.join(view.lit)}"
+    if error is not None:
+        caption += f"; RMS error {error:.3g}" + (f" (start {start:.3g})" if start is not None else "")
+        caption += f", PSNR {psnr:.1f} dB" if psnr is not None else ""
+    if view.mask is not None:
+        caption += f"; {100 * float((view.mask > 0).mean()):.0f} % of the pixels count, the others are dimmed"
+
+    def shown(image: Array | None) -> str | None:
+        if image is None:
+            return None
+        # what the mask leaves out is dimmed rather than hidden: one sees where the mask lies
+        dim = 1.0 if view.mask is None else 0.25 + 0.75 * view.mask[..., None]
+        return data_uri(to_8bit(_fit(np.asarray(image * dim * scale, np.float32))))
+
+    difference = None
+    if view.result is not None:
+        signed = _masked(np.asarray(view.result, np.float32) - view.target, view.mask).mean(axis=-1)
+        difference = data_uri(diverging_pixels(_fit_signed(signed), difference_scale))
+    return {
+        "name": view.name,
+        "holdout": view.holdout,
+        "caption": caption,
+        "small": view.target.shape[1] < 200,
+        "target": shown(view.target),
+        "start": shown(view.start),
+        "result": shown(view.result),
+        "difference": difference,
+    }
+
+
+def _view_row(view: ViewReport) -> dict[str, str]:
+    error, start, psnr = view.error(), view.error("start"), view.psnr()
+    return {
+        "name": view.name,
+        "use": "prediction" if view.holdout else "fit",
+        "start": "–" if start is None else f"{start:.3g}",
+        "error": "–" if error is None else f"{error:.3g}",
+        "psnr": "–" if psnr is None else f"{psnr:.1f} dB",
+    }
+
+
+def _texture(parameter: ParameterReport) -> dict[str, Any]:
+    value = np.asarray(parameter.value, np.float32)
+    scale = display_scale(value)
+    pictures = []
+    for label, array in (("start", parameter.start), ("result", value), ("truth", parameter.truth)):
+        if array is not None:
+            pictures.append(
+                (label, data_uri(to_8bit(_fit(np.asarray(array, np.float32).reshape(value.shape) * scale))))
+            )
+    caption = f"{value.shape[1]} × {value.shape[0]} texels, {value.min():.3g} to {value.max():.3g}"
+    caption += "" if scale == 1 else f", shown {scale:.3g} times as bright"
+    if parameter.truth is not None:
+        rms = float(np.sqrt(np.mean((value - np.asarray(parameter.truth).reshape(value.shape)) ** 2)))
+        caption += f"; RMS difference to the truth {rms:.3g}"
+    return {"key": parameter.key, "caption": caption, "pictures": pictures, "small": value.shape[1] < 200}
+
+
+def _fit(image: Array) -> Array:
+    """Average down to `MAX_WIDTH` columns; negative and non-finite values become 0."""
+    image = np.nan_to_num(np.maximum(image, 0), posinf=0)
+    if image.shape[1] <= MAX_WIDTH:
+        return image
+    return resample(image, (MAX_WIDTH, max(1, round(image.shape[0] * MAX_WIDTH / image.shape[1]))))
+
+
+def _fit_signed(image: Array) -> Array:
+    if image.shape[1] <= MAX_WIDTH:
+        return image
+    return _fit(image) - _fit(-image)
