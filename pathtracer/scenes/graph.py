@@ -1,9 +1,9 @@
 """From a scene file to live Mitsuba objects, remembering which node every object came from.
 
 Mitsuba's own loader forgets: nodes that nobody references lose their place, and a top-level object without an `id` is
-traversed under its memory address. Here every node gets an id before instantiation (its own, or a private one), so that the
-live objects can be traced back to their nodes; afterwards top-level objects without an id are called after their plugin
-(`rectangle`, `rectangle_1`, ... in the order of the file), which is stable from run to run.
+traversed under its memory address. Here every node gets an id before instantiation (its own, or a private one), so that
+the live objects can be traced back to their nodes; afterwards top-level objects without an id are called after their
+plugin (`rectangle`, `rectangle_1`, ... in the order of the file), which is stable from run to run.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Child:
 
 @dataclass
 class SceneGraph:
-    """A parsed scene: the nodes as Mitsuba's parser gives them, references resolved, ready to be instantiated again and again.
+    """A parsed scene: nodes as Mitsuba's parser gives them, references resolved; can be instantiated again and again.
 
     Attributes:
         state: `mi.parser.ParserState`, never handed to `instantiate` itself (that replaces references by objects).
         ids: the id that the user gave to each node, "" without one.
-        labels: the name under which each top-level node appears in parameter keys.
+        labels: the name under which each top-level node appears in parameter keys; "" for nested nodes without id.
         edits: properties changed after parsing: (node, property) -> value; None removes the property.
     """
 
@@ -75,7 +75,7 @@ def parse(path: Path, defines: dict[str, str]) -> SceneGraph:
     """Parse and resolve an XML file without creating any object.
 
     Raises:
-        RuntimeError: what Mitsuba's parser says (the caller has checked the file before and turns the rest into a sentence).
+        RuntimeError: what Mitsuba's parser says.
     """
     import mitsuba as mi
 
@@ -102,34 +102,19 @@ def from_state(state: Any) -> SceneGraph:
     """Wrap a resolved parser state, naming the nodes that have no id."""
     ids = [str(node.props.id()) for node in state.nodes]
     ids = ["" if value.startswith(("_unnamed_", _PRIVATE)) else value for value in ids]
-    taken = set(ids)
-    labels: list[str] = []
-    for index, node in enumerate(state.nodes):
-        label = ids[index]
-        if not label:
-            stem = str(node.props.plugin_name())
-            label, count = stem, 0
-            while label in taken:
-                count += 1
-                label = f"{stem}_{count}"
-        labels.append(label)
-    # Only top-level nodes are known by their label: give them the short names first.
-    graph = SceneGraph(state=state, ids=ids, labels=labels)
-    _relabel_top_level(graph, taken)
-    return graph
-
-
-def _relabel_top_level(graph: SceneGraph, taken: set[str]) -> None:
-    used = set(taken)
+    graph = SceneGraph(state=state, ids=ids, labels=list(ids))
+    used = set(ids)
     for index in graph.references(0).values():
-        if graph.ids[index]:
+        if ids[index]:
             continue
-        stem, label, count = graph.plugin(index), graph.plugin(index), 0
+        stem = label = graph.plugin(index)
+        count = 0
         while label in used:
             count += 1
             label = f"{stem}_{count}"
         used.add(label)
         graph.labels[index] = label
+    return graph
 
 
 def instantiate(graph: SceneGraph) -> tuple[Any, dict[int, Any]]:
@@ -165,8 +150,8 @@ def instantiate(graph: SceneGraph) -> tuple[Any, dict[int, Any]]:
 def _trace(graph: SceneGraph, scene: Any) -> dict[int, Any]:
     """Which live object belongs to which node.
 
-    By the id where the object kept it; plugins that expand into another object (bitmap, the spectra) lose theirs and are
-    found through the property of their parent, or as the only child left over.
+    By the id where the object kept it; plugins that expand into another object (bitmap, the spectra) lose theirs and
+    are found through the property of their parent, or as the only child left over.
     """
     by_id = {graph.ids[i] or f"{_PRIVATE}{i}": i for i in range(1, len(graph))}
     node_of: dict[Any, int] = {scene: 0}
@@ -224,7 +209,7 @@ def children(root: Any) -> Iterator[Child]:
     yield from walk(root, "")
 
 
-class resolving:  # noqa: N801  (used like a function)
+class resolving:
     """While active, relative file names are looked up beside the scene file (as `mi.load_file` does)."""
 
     def __init__(self, folder: Path) -> None:
@@ -233,14 +218,14 @@ class resolving:  # noqa: N801  (used like a function)
     def __enter__(self) -> None:
         import mitsuba as mi
 
-        resolver = mi.file_resolver()
+        resolver: Any = mi.file_resolver()  # type: ignore[operator]
         self.before = [str(resolver[i]) for i in range(len(resolver))]
         resolver.prepend(str(self.folder))
 
     def __exit__(self, *_exc: object) -> None:
         import mitsuba as mi
 
-        resolver = mi.file_resolver()
+        resolver: Any = mi.file_resolver()  # type: ignore[operator]
         resolver.clear()
         for path in self.before:
             resolver.append(path)
@@ -249,7 +234,9 @@ class resolving:  # noqa: N801  (used like a function)
 def _config() -> Any:
     import mitsuba as mi
 
-    config = mi.parser.ParserConfig(mi.variant())
+    config = mi.parser.ParserConfig(str(mi.variant()))
     config.merge_equivalent = False
     config.merge_meshes = False
+    # `-D` names that a scene does not use are reported by the document reader, with the nearest names.
+    config.unused_parameters = mi.LogLevel.Debug
     return config

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import numpy as np
 
 from ..errors import InputError, UsageError, nearest_names
 from . import graph as scene_graph
+from .checks import SceneReport, check_scene, translate_error
+from .document import SceneFile, read_scene_file
 from .graph import SceneGraph
 from .parameters import ParameterInfo, discover
 
@@ -28,31 +32,95 @@ def load_scene(
     sanitize: bool = False,
     **defines: object,
 ) -> Scene:
-    """Load a Mitsuba 3 XML scene.
+    """Load a Mitsuba 3 XML scene after looking at everything in it that could go wrong.
 
     Args:
         path: the XML file.
         variant: Mitsuba variant; None keeps the one that is set, or chooses one.
-        root: folder that every file of the scene must lie in; default: the folder of `path`.
-        sanitize: replace NaN, infinite and negative texels by finite, non-negative ones instead of refusing them.
+        root: folder that every file of the scene must lie in, "/" for no limit; default: the folder of `path`.
+        sanitize: replace NaN, infinite and negative texels by 0 instead of refusing them.
         defines: values for the scene's `<default>`s.
 
     Raises:
-        InputError: the file, or a file that it names, cannot be used.
+        InputError: the file, or a file that it names, cannot be used; says where.
+        UsageError: a name in `defines` that the scene does not know.
     """
-    from ..runtime import activate
+    checked = inspect_scene(path, variant=variant, root=root, sanitize=sanitize, **defines)
+    if checked.report.errors or checked.graph is None:
+        raise checked.report.errors[0]
+    return Scene(
+        checked.graph,
+        path=checked.path,
+        defines=checked.defines,
+        warnings=checked.report.warnings,
+        source=checked.source,
+    )
 
+
+@dataclass
+class CheckedScene:
+    """A scene that was parsed and checked but not created.
+
+    Attributes:
+        path: the XML file.
+        defines: `-D` values as text.
+        report: errors and warnings.
+        graph: its nodes, None when the file could not even be parsed.
+        source: its XML.
+    """
+
+    path: Path
+    defines: dict[str, str]
+    report: SceneReport
+    graph: SceneGraph | None = None
+    source: SceneFile | None = None
+
+
+def inspect_scene(
+    path: str | Path,
+    *,
+    variant: str | None = None,
+    root: str | Path | None = None,
+    sanitize: bool = False,
+    **defines: object,
+) -> CheckedScene:
+    """All checks of `load_scene`, with every error instead of the first one.
+
+    Raises:
+        UsageError: a name in `defines` that the scene does not know.
+    """
     import mitsuba as mi
+
+    from ..runtime import activate
 
     if variant is not None or mi.variant() is None:
         activate(variant or "auto")
+    if "polarized" in str(mi.variant()):
+        raise UsageError(f"the polarised variant {mi.variant()!r} is not supported", remedy="use llvm_ad_rgb")
     path = Path(path)
-    values = {name: str(value) for name, value in defines.items()}
+    checked = CheckedScene(path, {name: str(value) for name, value in defines.items()}, SceneReport())
+    report = checked.report
+    folder = Path(os.path.realpath(path.parent if root is None else root))
     try:
-        graph = scene_graph.parse(path, values)
-        return Scene(graph, path=path, defines=values)
+        source = read_scene_file(path, None if str(root) == "/" else folder, checked.defines)
+        graph = scene_graph.parse(path, checked.defines)
+    except InputError as error:
+        report.errors.append(error)
+        return checked
     except RuntimeError as error:
-        raise InputError(str(error), where=path) from error
+        report.errors.append(translate_error(error, path))
+        return checked
+    if len(source.objects) != len(graph):
+        raise AssertionError(f"{path}: {len(source.objects)} elements but {len(graph)} nodes")
+    checked.source, checked.graph = source, graph
+    checked.report = check_scene(graph, source, sanitize=sanitize)
+    checked.report.warnings += [f"{path}: -D {name} is defined but nowhere used" for name in source.unused]
+    for (index, name), file in checked.report.files.items():
+        graph.edits[index, name] = str(file)
+    for index, texels in checked.report.replaced.items():
+        graph.edits[index, "filename"] = None
+        graph.edits[index, "bitmap"] = mi.Bitmap(texels)
+    return checked
 
 
 class Scene:
@@ -64,6 +132,8 @@ class Scene:
         path: the XML file, None for a scene made from a dictionary.
         defines: the `-D` values that it was loaded with.
         warnings: sentences about what was found or changed while loading.
+        graph: the parsed nodes.
+        source: the XML files, None for a scene made from a dictionary.
     """
 
     def __init__(
@@ -73,8 +143,10 @@ class Scene:
         path: Path | None = None,
         defines: Mapping[str, str] | None = None,
         warnings: list[str] | None = None,
+        source: SceneFile | None = None,
     ) -> None:
         self.graph = graph
+        self.source = source
         self.path = path
         self.defines = dict(defines or {})
         self.warnings = list(warnings or [])
@@ -95,8 +167,11 @@ class Scene:
         import mitsuba as mi
 
         folder = self.path.parent if self.path else Path.cwd()
-        with scene_graph.resolving(folder):
-            self.mi, self.objects = scene_graph.instantiate(self.graph)
+        try:
+            with scene_graph.resolving(folder):
+                self.mi, self.objects = scene_graph.instantiate(self.graph)
+        except RuntimeError as error:
+            raise translate_error(error, self.path) from error
         self.params = mi.traverse(self.mi)
         self._parameters: dict[str, ParameterInfo] | None = None
 
@@ -129,7 +204,7 @@ class Scene:
         return found
 
     def make_differentiable(self, key: str) -> str:
-        """Reload what `key` stands for so that it has a derivative (8-bit textures as float); returns the key to use."""
+        """Reload what `key` stands for so that it has a derivative; returns the key to use."""
         return key
 
     # -- rendering --------------------------------------------------------------------------------------------------
