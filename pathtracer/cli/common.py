@@ -11,9 +11,10 @@
         session.say("rendering ...")                        # stderr, silent with -q
         session.emit({"mean": 0.5}, "mean 0.5")             # stdout: the object with --json, else the text
 
-The values are not arguments of the function: they are attributes of the session (`session.spp`, None when not given), so that
-they may stand before or after the subcommand. A command returns its exit code (None is 0) and raises `PathtracerError`s;
-`pathtracer.cli.main.main(argv) -> exit code` turns those into one sentence. Import Mitsuba only inside the function.
+The values are not arguments of the function: they are attributes of the session (`session.spp`, None when not given),
+so that they may stand before or after the subcommand. A command returns its exit code (None is 0) and raises
+`PathtracerError`s; `pathtracer.cli.main.main(argv) -> exit code` turns those into one sentence. Import Mitsuba only
+inside the function.
 """
 
 from __future__ import annotations
@@ -105,8 +106,11 @@ class Session:
             self._console = Console(stderr=True, quiet=self.quiet, highlight=False, soft_wrap=True)
         return self._console
 
-    def activate(self) -> str:
+    def activate(self, cache: Path | None = None) -> str:
         """Make the renderer ready (LLVM or GPU, variant, threads, estimators); returns the variant's name.
+
+        Args:
+            cache: where compiled kernels go when home is not writable, such as a folder of the run.
 
         Raises:
             EnvironmentFault: no usable backend.
@@ -123,12 +127,11 @@ class Session:
             if threads not in (None, 1):
                 raise UsageError(f"needs one thread, but -t {threads} was given", where="--deterministic")
             variant, threads = ("llvm_ad_rgb" if variant == "auto" else variant), 1
-        name = runtime.activate(variant, threads)
-        runtime.log_to_stderr()
+        name = runtime.activate(variant, threads, cache)
         self.detail(f"variant {name}")
         return name
 
-    def load_scene(self, path: str | os.PathLike[str], **options: Any) -> Scene:
+    def load_scene(self, path: str | Path, **options: Any) -> Scene:
         """`activate`, then load the scene with the -D values; options go to `pathtracer.scenes.load_scene`."""
         self.activate()
         from pathtracer.scenes import load_scene
@@ -136,7 +139,7 @@ class Session:
         for name in self.defines:
             if name in ("path", "variant", "root", "sanitize"):
                 raise UsageError(f"'{name}' cannot be the name of a scene default", where=f"-D {name}")
-        return load_scene(path, **options, **self.defines)
+        return load_scene(path, **{**options, **self.defines})
 
     def say(self, text: str) -> None:
         """One line of progress on stderr; silent with -q."""
