@@ -232,7 +232,8 @@ def atomic_path(path: Path):
     except OSError as error:
         raise StorageFault(f"cannot be written: {error.strerror or error}", path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder itself may be what is wrong
+            temporary.unlink(missing_ok=True)
 
 
 def write_image(path: str | Path, array: npt.ArrayLike, color: str = "auto") -> Path:
