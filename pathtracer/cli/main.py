@@ -178,7 +178,9 @@ def _report_click(error: click.ClickException, session: common.Session) -> int:
     sentence = error.format_message().rstrip(".").replace(". Did you mean", "; did you mean")
     ctx = getattr(error, "ctx", None)
     if isinstance(error, click.UsageError):
-        sentence += f"; see: {ctx.command_path if ctx else 'pathtracer'} --help"
+        sentence += (
+            "" if sentence.endswith("?") else ";"
+        ) + f" see: {ctx.command_path if ctx else 'pathtracer'} --help"
     return _report(sentence[:1].lower() + sentence[1:], error.exit_code, session)
 
 
@@ -199,7 +201,7 @@ def _report_exception(error: Exception, session: common.Session) -> int:
         if isinstance(link, UnsupportedGradient):
             return _report(str(link), 2, session, where=link.key, remedy=link.remedy)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
-        return _report(f"{error.filename or 'output'}: {error.strerror}", StorageFault.exit_code, session)
+        return _report(f"{error.filename or 'stdout'}: {error.strerror}", StorageFault.exit_code, session)
     told = " caused by ".join(f"{type(e).__name__}: {' '.join(str(e).split()) or 'no message'}" for e in chain)
     hint = "" if session.verbose else " (-v shows where)"
     return _report(f"internal error, please report it: {told}{hint}", 1, session)
@@ -250,7 +252,8 @@ def _flush(code: int) -> int:
         return _discard_stdout()
     except OSError as error:
         _discard_stdout()
-        click.echo(f"error: stdout: {error.strerror}", err=True)
+        if code == 0:  # else the failed write has been reported already
+            click.echo(f"error: stdout: {error.strerror}", err=True)
         return code or StorageFault.exit_code
     return code
 

@@ -86,21 +86,29 @@ def _prepare(variant: str, cache: Path | None) -> None:
     """What has to be settled before Dr.Jit is loaded: versions, the LLVM library, the kernel cache."""
     global _prepared, _llvm_fault
     if not _prepared:
-        from . import folders, llvm, versions
+        from . import versions
 
         versions.check_pins()
-        try:
-            if "drjit" in sys.modules:
-                llvm.check_loaded()
-            else:
-                folders.move_kernel_cache(cache)
-                llvm.prepare()
-        except EnvironmentFault as fault:
-            _llvm_fault = fault  # no matter as long as only the GPU is used
-        _prepared = _llvm_fault is None or "drjit" in sys.modules or not variant.startswith("llvm")
-    if variant.startswith("llvm") and _llvm_fault is not None:
-        fault, _llvm_fault = _llvm_fault, _llvm_fault if _prepared else None
-        raise fault
+        early = "drjit" not in sys.modules
+        _llvm_fault = _settle_llvm(early, cache)
+        _prepared = _llvm_fault is None or not early  # as long as Dr.Jit is not loaded a later call may do better
+    if _llvm_fault is not None and variant.startswith("llvm"):
+        raise _llvm_fault
+
+
+def _settle_llvm(early: bool, cache: Path | None) -> EnvironmentFault | None:
+    """Point Dr.Jit to its library and its kernel cache; returns the fault, which does not matter to a GPU."""
+    from . import folders, llvm
+
+    try:
+        if early:
+            folders.move_kernel_cache(cache)
+            llvm.prepare()
+        else:
+            llvm.check_loaded()
+    except EnvironmentFault as fault:
+        return fault
+    return None
 
 
 def _import_mitsuba():  # type: ignore[no-untyped-def]
