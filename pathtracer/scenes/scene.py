@@ -13,10 +13,11 @@ import numpy as np
 
 from ..errors import InputError, UsageError, nearest_names
 from . import graph as scene_graph
+from .bindings import Binding, find_bindings
 from .checks import SceneReport, check_scene, translate_error
 from .document import SceneFile, read_scene_file
 from .graph import SceneGraph
-from .parameters import ParameterInfo, discover
+from .parameters import COLOR_ROLES, ParameterInfo, as_array, discover
 
 #: Samples per pixel of one render call; more are averaged in float64 (a single float32 sum is off by percents at 4096).
 PASS_SPP = 512
@@ -174,6 +175,7 @@ class Scene:
             raise translate_error(error, self.path) from error
         self.params = mi.traverse(self.mi)
         self._parameters: dict[str, ParameterInfo] | None = None
+        self._bindings: dict[str, Binding] | None = None
 
     # -- parameters -------------------------------------------------------------------------------------------------
 
@@ -203,9 +205,74 @@ class Scene:
             )
         return found
 
-    def make_differentiable(self, key: str) -> str:
-        """Reload what `key` stands for so that it has a derivative; returns the key to use."""
+    def make_differentiable(self, key: str, *, color: bool = False) -> str:
+        """Reload what `key` stands for so that it has a derivative.
+
+        Textures stored with 8 or 16 bits are reloaded as float, which `warnings` says. This creates the scene anew:
+        `mi` and `params` are other objects afterwards (changed values are carried over).
+
+        Args:
+            key: a parameter key.
+            color: turn a grey value into a colour (see `make_color`).
+
+        Returns:
+            The key, which stays the same.
+
+        Raises:
+            UsageError: the key is unknown, or nothing can differentiate it; says why.
+        """
+        info = self._info(key)
+        if not info.differentiable:
+            raise UsageError(f"cannot be differentiated: {info.reason}", where=key)
+        if info.stored:
+            binding = self.bindings()[key]
+            self._edit(binding.node, "format", "variant")
+            self.warnings.append(f"{key}: the {info.stored} texture was reloaded as float")
+        if color:
+            self.make_color(key)
         return key
+
+    def make_color(self, key: str) -> str:
+        """Turn a grey number (`<float name="reflectance"/>`, or one left at its default) into an RGB colour.
+
+        Raises:
+            UsageError: the key is unknown, or stands for no colour.
+        """
+        info = self._info(key)
+        if info.kind == "color":
+            return key
+        binding = self.bindings()[key]
+        if info.kind != "scalar" or binding.leaf != "value" or info.role not in COLOR_ROLES:
+            raise UsageError(f"is a {info.kind}, which has no colour", where=key)
+        import mitsuba as mi
+
+        level = float(np.array(self.params[key]).ravel()[0])
+        self._edit(binding.node, binding.property, mi.ScalarColor3d(level))
+        return key
+
+    def bindings(self) -> dict[str, Binding]:
+        """The node and property that define each parameter."""
+        if self._bindings is None:
+            self._bindings = find_bindings(self.graph, self.params, self.objects)
+        return self._bindings
+
+    def _info(self, key: str) -> ParameterInfo:
+        if key not in self.params:
+            self.select(key.replace("[", "[[]"))  # says what is near
+        return self.parameters()[key]
+
+    def _edit(self, node: int, name: str, value: Any) -> None:
+        """Change a property of a node and create the scene anew, carrying over changed values."""
+        before = self.params
+        self.graph.edits[node, name] = value
+        self._instantiate()
+        for key in self.params.keys():  # noqa: SIM118
+            if key not in before or type(before[key]) is not type(self.params[key]):
+                continue
+            then, now = as_array(before[key]), as_array(self.params[key])
+            if then is not None and now is not None and not np.array_equal(then, now, equal_nan=True):
+                self.params[key] = before[key]
+        self.params.update()
 
     # -- rendering --------------------------------------------------------------------------------------------------
 
