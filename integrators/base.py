@@ -169,7 +169,9 @@ class ReplayIntegrator(ADIntegrator):
         with dr.suspend_grad():
             sampler, spp = self.prepare(sensor, seed, spp, self.aov_names())
             ray, weight, pos = self.sample_rays(scene, sensor, sampler)
-            geometry = self.geometry_attached(scene, params) or dr.grad_enabled(ray.o, ray.d)
+            with dr.resume_grad():  # nothing counts as attached while derivatives are suspended
+                geometry = self.geometry_attached(scene, params) or dr.grad_enabled(ray.o, ray.d)
+                attached_weight = dr.grad_enabled(weight)
 
             δimage = None
             if mode == dr.ADMode.Backward:
@@ -189,7 +191,6 @@ class ReplayIntegrator(ADIntegrator):
                 geometry=geometry,
             )
             # Sensors whose response depends on a parameter: d(L w) = dL w + L dw
-            attached_weight = dr.grad_enabled(weight)
             if mode == dr.ADMode.Backward:
                 if attached_weight:
                     with dr.resume_grad():

@@ -63,16 +63,17 @@ class PathReplay(ReplayIntegrator):
         primal = mode == dr.ADMode.Primal
         moving = not primal and geometry
         ctx = mi.BSDFContext()
-        traits = SceneTraits(scene)
-
-        # The camera ray as leaf variables inside the loop: their adjoints (tangents) are carried through it
-        moving_camera = moving and dr.grad_enabled(ray.o, ray.d)
+        with dr.resume_grad(when=not primal):  # nothing counts as attached while derivatives are suspended
+            traits = SceneTraits(scene)
+            # The camera ray becomes leaf variables inside the loop: their adjoints (tangents) are carried through it
+            moving_camera = moving and dr.grad_enabled(ray.o, ray.d)
         camera = mi.Ray3f(dr.detach(ray))
         δo, δd = mi.Vector3f(0), mi.Vector3f(0)
         if dr.hint(moving_camera and mode == dr.ADMode.Forward, mode="scalar"):
             with dr.resume_grad():
-                δo = mi.Vector3f(dr.detach(dr.forward_to(ray.o, flags=dr.ADFlag.ClearNone)))
-                δd = mi.Vector3f(dr.detach(dr.forward_to(ray.d, flags=dr.ADFlag.ClearNone)))
+                dr.forward_to(ray.o, ray.d, flags=dr.ADFlag.ClearNone | dr.ADFlag.AllowNoGrad)
+                δo = mi.Vector3f(dr.grad(ray.o))
+                δd = mi.Vector3f(dr.grad(ray.d))
 
         # --------------------------- loop state ---------------------------
         attached_ray = ray
@@ -199,7 +200,7 @@ class PathReplay(ReplayIntegrator):
                         if dr.hint(mode == dr.ADMode.Backward, mode="scalar"):
                             dr.backward_from(δL * Lo)
                             if dr.hint(moving_camera, mode="scalar"):
-                                δo_k, δd_k = dr.grad(o), dr.grad(d)
+                                δo_k, δd_k = mi.Vector3f(dr.grad(o)), mi.Vector3f(dr.grad(d))
                                 fine &= dr.all(dr.isfinite(δo_k)) & dr.all(dr.isfinite(δd_k))
                                 δo += dr.select(fine, δo_k, 0)
                                 δd += dr.select(fine, δd_k, 0)
@@ -229,7 +230,7 @@ class PathReplay(ReplayIntegrator):
                 with dr.resume_grad():
                     dr.backward_from(
                         dr.dot(mi.Vector3f(attached_ray.o), δo) + dr.dot(attached_ray.d, δd),
-                        flags=dr.ADFlag.ClearNone,
+                        flags=dr.ADFlag.ClearInterior | dr.ADFlag.AllowNoGrad,
                     )
 
         return L if primal else δL, depth != first_depth, [], L
