@@ -1,0 +1,235 @@
+"""Tests that say *equal within a margin*, *different by more*, or *cannot tell yet*.
+
+Samples are independent replicates: each is itself the mean of many paths. Whether an estimator agrees with a reference is
+decided by two one-sided Welch tests (TOST, Schuirmann 1987): agreement is the alternative hypothesis, so that too few
+samples give "inconclusive", never "pass".
+
+Location. Gradients have heavy tails (a path that grazes a surface can weigh as much as all others), and one such path ruins
+the mean and, worse, the variance of the replicates. The tests therefore use the trimmed mean with Yuen's variance
+(Yuen 1974; `scipy.stats.ttest_ind(trim=...)`): with eight replicates the largest and the smallest are set aside. Medians of
+means were tried on paper and rejected: at eight replicates their intervals are a third wider and they have no test in a
+library. Trimming is a bias when the tail carries part of the expectation. So a verdict also asks the plain means to agree
+with it: where trimmed and plain mean fall on different sides of the margin the answer is "inconclusive".
+
+Multiplicity. "All agree" is an intersection-union test: every single test must reject at level α, which needs no correction
+(Berger 1982). "Some differ" is corrected by Holm's step-down procedure. Repeated looks at growing samples share α equally
+(Bonferroni).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+#: Share of replicates set aside on each side: one of eight.
+TRIM = 0.125
+
+
+class Verdict(str, Enum):
+    """What a check concludes."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    UNSUPPORTED = "unsupported"  # the estimator refused, with a reason
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Outcome of comparing replicates of an estimate with replicates of a reference.
+
+    Attributes:
+        name: what was compared.
+        estimate, reference: trimmed means.
+        margin: half width of the interval of differences that count as none, in the unit of the samples.
+        low, high: confidence interval of estimate - reference (two-sided, at 1 - 2α as belongs to TOST), systematic error
+            of the reference included.
+        p_equal: p-value of "the difference lies outside ± margin"; small means equal.
+        p_different: p-value of "the difference lies inside ± margin"; small means different.
+        inside: whether the difference of the plain means lies inside the margin.
+    """
+
+    name: str
+    estimate: float
+    reference: float
+    margin: float
+    low: float
+    high: float
+    p_equal: float
+    p_different: float
+    inside: bool
+
+    @property
+    def difference(self) -> float:
+        """Estimate minus reference."""
+        return self.estimate - self.reference
+
+
+def trimmed_mean(samples: np.ndarray, axis: int = 0) -> Any:
+    """Mean without the largest and smallest `TRIM` share of the replicates along `axis`."""
+    return stats.trim_mean(samples, TRIM, axis=axis)
+
+
+def equivalence(
+    estimate: np.ndarray,
+    reference: np.ndarray,
+    relative: float = 0.0,
+    absolute: float = 0.0,
+    systematic: float = 0.0,
+    alpha: float = 0.05,
+    name: str = "",
+) -> Equivalence:
+    """Two one-sided Welch tests of |E estimate - E reference| <= relative |E reference| + absolute.
+
+    Args:
+        estimate: (n,) independent replicates.
+        reference: (m,) independent replicates, or one value that is known exactly.
+        relative, absolute: the two parts of the margin; the relative part moves with the reference's own noise.
+        systematic: bound of the reference's bias; it narrows the margin for "equal" and widens it for "different".
+        alpha: level of the confidence interval.
+    """
+    x = np.asarray(estimate, dtype=np.float64).ravel()
+    y = np.asarray(reference, dtype=np.float64).ravel()
+    location_x, location_y = float(trimmed_mean(x)), float(trimmed_mean(y))
+    sign = -1.0 if location_y < 0 else 1.0
+    x, y = sign * x, sign * y
+    floor, ceiling = (1 - relative) * y - absolute, (1 + relative) * y + absolute
+    p_equal = max(
+        _one_sided(x, floor + systematic, "greater"),
+        _one_sided(x, ceiling - systematic, "less"),
+    )
+    p_different = min(
+        1.0,
+        2 * min(_one_sided(x, floor - systematic, "less"), _one_sided(x, ceiling + systematic, "greater")),
+    )
+    margin = relative * abs(location_y) + absolute
+    low, high = _interval(x, y, alpha)
+    low, high = (low - systematic, high + systematic) if sign > 0 else (-high - systematic, -low + systematic)
+    plain = abs(float(np.mean(x) - np.mean(y)))
+    return Equivalence(
+        name,
+        location_x,
+        location_y,
+        margin,
+        low,
+        high,
+        p_equal,
+        p_different,
+        plain <= relative * abs(float(np.mean(y))) + absolute,
+    )
+
+
+def _spread(samples: np.ndarray) -> float:
+    return float(np.ptp(samples))
+
+
+def _one_sided(x: np.ndarray, y: np.ndarray, alternative: str) -> float:
+    """p-value of Welch's (Yuen's) test that x lies on the given side of y."""
+    if not (np.all(np.isfinite(x)) and np.all(np.isfinite(y))):
+        return 1.0
+    scale = max(float(np.max(np.abs(x))), float(np.max(np.abs(y))), 1e-300)
+    if max(_spread(x), _spread(y)) <= 1e-12 * scale:  # nothing random: compare
+        above = float(np.mean(x)) - float(np.mean(y))
+        return 0.0 if (above > 0) == (alternative == "greater") and above != 0 else 1.0
+    if y.size == 1:
+        return float(stats.ttest_1samp(_trimmed(x), float(y[0]), alternative=alternative).pvalue)
+    result = stats.ttest_ind(x, y, equal_var=False, trim=_trim_for(x, y), alternative=alternative)
+    return float(result.pvalue)
+
+
+def _trim_for(x: np.ndarray, y: np.ndarray) -> float:
+    """No trimming with fewer than eight replicates: too few would remain."""
+    return TRIM if min(x.size, y.size) >= 8 else 0.0
+
+
+def _trimmed(x: np.ndarray) -> np.ndarray:
+    """One-sample counterpart of Yuen's test: pseudo-values with the trimmed mean and its winsorised variance."""
+    count = int(TRIM * x.size) if x.size >= 8 else 0
+    if count == 0:
+        return x
+    ordered = np.sort(x)
+    winsorised = np.clip(x, ordered[count], ordered[-count - 1])
+    kept = x.size - 2 * count
+    # variance of the trimmed mean = (n - 1) s_w² / (h (h - 1)); rescaled so that a plain t-test on n values sees it
+    factor = np.sqrt((x.size - 1) * x.size / (kept * (kept - 1)))
+    return float(trimmed_mean(x)) + factor * (winsorised - winsorised.mean())
+
+
+def _interval(x: np.ndarray, y: np.ndarray, alpha: float) -> tuple[float, float]:
+    """Interval of E x - E y that belongs to TOST at level α: confidence 1 - 2α."""
+    difference = float(trimmed_mean(x) - trimmed_mean(y))
+    if not np.isfinite(difference):
+        return -np.inf, np.inf
+    if max(_spread(x), _spread(y)) == 0:
+        return difference, difference
+    if y.size == 1:
+        interval = stats.ttest_1samp(_trimmed(x), float(y[0])).confidence_interval(1 - 2 * alpha)
+        return float(interval.low) - float(y[0]), float(interval.high) - float(y[0])
+    trim = _trim_for(x, y)
+    result = stats.ttest_ind(x, y, equal_var=False, trim=trim)
+    if result.statistic == 0 or not np.isfinite(result.statistic):
+        spread = float(np.hypot(np.std(x) / np.sqrt(x.size), np.std(y) / np.sqrt(y.size)))
+    else:
+        spread = (
+            abs(float(trimmed_mean(x) - trimmed_mean(y)) / float(result.statistic))
+            if trim
+            else abs(float(np.mean(x) - np.mean(y)) / float(result.statistic))
+        )
+    half = spread * float(stats.t.ppf(1 - alpha, result.df))
+    return difference - half, difference + half
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Holm's step-down adjustment: reject those whose adjusted value is at most α, family-wise error at most α."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p)
+    adjusted = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
+    result = np.empty_like(p)
+    result[order] = np.minimum(adjusted, 1.0)
+    return result
+
+
+def judge(tests: Sequence[Equivalence], alpha: float = 0.05) -> tuple[Verdict, list[Equivalence]]:
+    """One verdict from several comparisons, and the comparisons that decided it (failed, or not yet decided).
+
+    pass: every comparison shows equality at level α. fail: some comparison shows a difference, after Holm. Both only where
+    the plain means agree (see the module's notes on location).
+    """
+    if not tests:
+        raise ValueError("no comparison to judge")
+    adjusted = holm([t.p_different for t in tests])
+    different = [t for t, p in zip(tests, adjusted, strict=True) if p <= alpha and not t.inside]
+    if different:
+        return Verdict.FAIL, different
+    open_tests = [t for t in tests if not (t.p_equal <= alpha and t.inside)]
+    return (Verdict.INCONCLUSIVE, open_tests) if open_tests else (Verdict.PASS, [])
+
+
+def decide(
+    draw: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    relative: float = 0.0,
+    absolute: float = 0.0,
+    alpha: float = 0.05,
+    looks: int = 6,
+) -> tuple[Verdict, Equivalence]:
+    """Compare with doubled samples until the answer is clear: the sequential form for one scalar.
+
+    Args:
+        draw: look number k to fresh replicates (estimate, reference), each a mean of 2^k times as many samples.
+        looks: how many times at most; each is tested at α / looks.
+    """
+    for look in range(looks):
+        estimate, reference = draw(look)
+        test = equivalence(estimate, reference, relative, absolute, alpha=alpha / looks)
+        verdict, _ = judge([test], alpha / looks)
+        if verdict is not Verdict.INCONCLUSIVE:
+            break
+    return verdict, test
