@@ -70,6 +70,14 @@ _ROWS = (
         summary="central differences with Richardson extrapolation; the slow reference of all others",
         reference="Richardson 1911; Fischer and Ritschel 2023, section 3",
     ),
+    Estimator(
+        name="edge_sampling",
+        factory="integrators.edge_sampling:EdgeSampling",
+        handles=frozenset({"interior", "primary", "camera"}),
+        unbiased=True,
+        summary="path replay plus boundary terms sampled on silhouettes",
+        reference="Li, Aittala, Durand, Lehtinen 2018; Zhang et al. 2020",
+    ),
 )
 
 #: The one table of estimators; names exist nowhere else.

@@ -200,7 +200,8 @@ class ReplayIntegrator(ADIntegrator):
             if attached_weight:
                 with dr.resume_grad():
                     value += L * dr.detach(dr.forward_to(weight, flags=dr.ADFlag.ClearNone))
-            return self._splat(film, pos, value, ray, valid, spp)
+            # Coverage does not change while visibility is fixed: the alpha channel of the interior term is zero
+            return self._splat(film, pos, value, ray, mi.Bool(False), spp)
 
     def _film_adjoint(
         self, film: mi.Film, pos: mi.Point2f, weight: Any, ray: mi.Ray3f, spp: int, grad_in: mi.TensorXf

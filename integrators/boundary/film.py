@@ -1,0 +1,119 @@
+"""Splatting boundary contributions on the film, and the adjoint of that.
+
+A pixel is a weighted mean over the film domain, I_j = ∫ h_j L / ∫ h_j. The numerator's derivative is splatted with the
+film's reconstruction filter; the denominator does not depend on the scene and is integrated here numerically over the part
+of the domain where camera samples fall: the crop, plus the filter's border if the film asks for `sample_border`.
+Neither the number of lanes nor the size of the border enters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import drjit as dr
+import mitsuba as mi
+import numpy as np
+from mitsuba.ad.integrators.common import ADIntegrator
+
+from ..errors import UnsupportedGradient
+
+_QUADRATURE = 64
+
+
+class FilmSplat:
+    """The film of a sensor as a linear map from splats to the image, and its transpose.
+
+    Args:
+        sensor: whose film it is.
+
+    Raises:
+        UnsupportedGradient: a film that stores something other than colours.
+    """
+
+    def __init__(self, sensor: mi.Sensor) -> None:
+        film = sensor.film()
+        if mi.has_flag(film.flags(), mi.FilmFlags.Special):
+            raise UnsupportedGradient(
+                f"edge sampling cannot splat on a {film.class_name()}", key=film.id(), remedy="use an hdrfilm"
+            )
+        self.film = film
+        self.border = int(film.rfilter().border_size()) if film.sample_border() else 0
+        self.offset = np.array(film.crop_offset(), dtype=np.float64)
+        self.size = np.array(film.crop_size(), dtype=np.int64)
+        low, high = self.offset - self.border, self.offset + self.size + self.border
+        self.low = mi.Point2f(dr.opaque(mi.Float, low[0]), dr.opaque(mi.Float, low[1]))
+        self.high = mi.Point2f(dr.opaque(mi.Float, high[0]), dr.opaque(mi.Float, high[1]))
+
+    def inside(self, u: mi.Point2f) -> mi.Bool:
+        """Whether camera samples fall at a film position."""
+        return (u.x >= self.low.x) & (u.x < self.high.x) & (u.y >= self.low.y) & (u.y < self.high.y)
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels of the crop."""
+        return int(self.size[0] * self.size[1])
+
+    def _weights(self) -> tuple[np.ndarray, np.ndarray]:
+        """∫ h_j over the domain, for each column and each row."""
+        rfilter = self.film.rfilter()
+        if rfilter.is_box_filter():
+            return np.ones(self.size[0]), np.ones(self.size[1])
+        radius = float(rfilter.radius())
+        result = []
+        for axis in (0, 1):
+            n = int(self.size[axis])
+            centre = np.arange(n) + 0.5
+            low = np.maximum(centre - radius, -self.border)[:, None]
+            high = np.minimum(centre + radius, n + self.border)[:, None]
+            x = low + (high - low) * (np.arange(_QUADRATURE * 8) + 0.5) / (_QUADRATURE * 8)
+            h = np.array(rfilter.eval(mi.Float((x - centre[:, None]).astype(np.float32).ravel()))).reshape(x.shape)
+            result.append(h.mean(axis=1) * (high - low)[:, 0])
+        return result[0], result[1]
+
+    def _develop(self, u: mi.Point2f, value: Any, alpha: mi.Float, wavelengths: Any) -> mi.TensorXf:
+        film = self.film
+        film.prepare([])
+        block = film.create_block()
+        block.set_coalesce(False)
+        ADIntegrator._splat_to_block(
+            block, film, u, value=value, weight=0.0, alpha=alpha, aovs=[], wavelengths=wavelengths
+        )
+        film.put_block(block)
+
+        columns, rows = self._weights()
+        shape = (int(self.size[1]), int(self.size[0]), block.channel_count())
+        denominator = np.zeros(shape, dtype=np.float32)
+        channel = 4 if mi.has_flag(film.flags(), mi.FilmFlags.Alpha) else 3
+        denominator[:, :, channel] = rows[:, None] * columns[None, :]
+        weights = mi.ImageBlock(
+            mi.TensorXf(denominator), mi.ScalarPoint2i(*(int(x) for x in self.offset)), film.rfilter(), border=False
+        )
+        film.put_block(weights)
+        return film.develop()
+
+    def image(self, u: mi.Point2f, value: Any, alpha: mi.Float, wavelengths: Any) -> mi.TensorXf:
+        """Sum of the splats as an image of the film's format.
+
+        Args:
+            u: (N,) film positions in pixels.
+            value: (N,) spectra; for a density over the film, divided by the number of samples.
+            alpha: (N,) the same for the alpha channel.
+        """
+        image = self._develop(u, value, alpha, wavelengths)
+        self.film.clear()
+        return image
+
+    def adjoint(self, u: mi.Point2f, wavelengths: Any, grad_in: mi.TensorXf) -> tuple[mi.Spectrum, mi.Float]:
+        """d<grad_in, image>/d(value) and /d(alpha) of each splat."""
+        with dr.resume_grad():
+            # The map is linear, so any value would do; but products with a literal zero would be optimised away
+            value = dr.full(mi.Spectrum, 1.0, dr.width(u))
+            alpha = dr.full(mi.Float, 1.0, dr.width(u))
+            dr.enable_grad(value, alpha)
+            image = self._develop(u, value, alpha, wavelengths)
+            dr.set_grad(image, grad_in)
+            dr.enqueue(dr.ADMode.Backward, image)
+            dr.traverse(dr.ADMode.Backward)
+            result = dr.grad(value), dr.grad(alpha)
+        self.film.clear()
+        return result

@@ -1,0 +1,237 @@
+"""Boundary term of what the camera sees directly, as an integral along curves on the film.
+
+    dI_j = Σ_curves ∫ h_j(u) [L(u − εn) − L(u + εn)] n·u̇ |du| ,   u(t, θ) the projected curve            (E4)
+
+With n = perp(du/dt)/|du/dt| the length cancels: a sample is ΔL · perp(du/dt)·u̇ / p(t). ΔL is the difference of two
+camera rays that are traced to the full depth with the same random numbers, so flat shading, creases, textures, emitters,
+transparency and the background need no cases. Unbiased up to ε (a small fraction of a pixel).
+
+Source: Li, Aittala, Durand, Lehtinen 2018, section 3; formula in docs/theory/edge_sampling.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import drjit as dr
+import mitsuba as mi
+
+from .camera import FilmMap
+from .distribution import Discrete, stratified
+from .film import FilmSplat
+from .silhouettes import Silhouettes, classify
+from .stream import Stream
+
+#: Distance of the two rays from the curve, in pixels, plus what float32 film positions need on a large film.
+SIDE_PIXELS = 2e-3
+SIDE_RELATIVE = 3e-6
+
+#: What lies closer in front of a curve point than this fraction of its distance does not hide it.
+TOUCH = 1e-3
+
+
+def side_distance(film: FilmSplat) -> mi.Float:
+    """ε of (E4) in pixels."""
+    return dr.opaque(mi.Float, SIDE_PIXELS + SIDE_RELATIVE * float(max(film.size + film.offset)))
+
+
+def visible(scene: mi.Scene, ray: mi.Ray3f, p: mi.Point3f, active: mi.Bool) -> mi.Bool:
+    """Whether nothing opaque lies between the origin of a ray and p, a point on it."""
+    distance = dr.norm(p - ray.o)
+    shadow = mi.Ray3f(ray.o, dr.normalize(p - ray.o), distance * (1 - TOUCH), ray.time, ray.wavelengths)
+    return active & ~scene.ray_test(shadow, active)
+
+
+def transparent(scene: mi.Scene) -> bool:
+    """Whether a straight line can continue through some surface (masks, null boundaries)."""
+    null = mi.BSDFFlags.Null
+    return any(s.bsdf() is not None and mi.has_flag(s.bsdf().flags(), null) for s in scene.shapes())
+
+
+class PrimaryCurves:
+    """Where to place samples on the film: curve elements weighted by their length inside the frame.
+
+    Args:
+        curves: the boundary curves of the scene.
+        camera: the film map.
+        film: the frame.
+    """
+
+    def __init__(self, curves: Silhouettes, camera: FilmMap, film: FilmSplat) -> None:
+        weights = []
+        self.t0, self.t1 = mi.Float(0), mi.Float(1)
+        with dr.suspend_grad():
+            if curves.topology is not None:
+                weights.append(self._edges(curves, camera, film))
+            if curves.quadrics is not None:
+                weights.append(self._quadrics(curves, camera, film))
+        self.choice = Discrete(weights[0] if len(weights) == 1 else dr.concat(weights))
+        self.curves = curves
+
+    def _edges(self, curves: Silhouettes, camera: FilmMap, film: FilmSplat) -> mi.Float:
+        a, e, c0, c1, flags = curves.all_edges()
+        lens = mi.Point2f(0)
+        xa, ya, wa = camera.homogeneous(a, lens)
+        xb, yb, wb = camera.homogeneous(mi.Point3f(a + e), lens)
+        za = mi.Point3f(camera.to_camera @ a).z
+        zb = mi.Point3f(camera.to_camera @ mi.Point3f(a + e)).z
+        # Clip the parameter range: each side of the frame is a linear inequality in homogeneous coordinates
+        t0, t1 = mi.Float(0), mi.Float(1)
+        limits = [(za - camera.near * 1.001, zb - camera.near * 1.001)]
+        if not camera.needs_aperture:
+            limits += [
+                (xa - film.low.x * wa, xb - film.low.x * wb),
+                (film.high.x * wa - xa, film.high.x * wb - xb),
+                (ya - film.low.y * wa, yb - film.low.y * wb),
+                (film.high.y * wa - ya, film.high.y * wb - yb),
+            ]
+        for f, g in limits:
+            root = f / (f - g)
+            t0 = dr.select((f < 0) & (g > 0), dr.fmax(t0, root), t0)
+            t1 = dr.select((f > 0) & (g < 0), dr.fmin(t1, root), t1)
+            t1 = dr.select((f <= 0) & (g <= 0), -1, t1)
+        at = lambda t: (dr.lerp(xa, xb, t) / dr.lerp(wa, wb, t), dr.lerp(ya, yb, t) / dr.lerp(wa, wb, t))
+        (px, py), (qx, qy) = at(t0), at(t1)
+        length = dr.sqrt(dr.square(px - qx) + dr.square(py - qy))
+        if camera.needs_aperture:
+            # The circle of confusion can bring any edge into the frame, from any side
+            length = dr.minimum(length, 4 * (film.high.x - film.low.x + film.high.y - film.low.y))
+            candidate = mi.Bool(True)
+        else:
+            silhouette, crease = classify(camera.view().toward(a), e, c0, c1, flags)
+            candidate = silhouette | crease
+        self.t0, self.t1 = t0, t1
+        return dr.select(candidate & (t1 > t0) & dr.isfinite(length), length, 0)
+
+    def _quadrics(self, curves: Silhouettes, camera: FilmMap, film: FilmSplat) -> mi.Float:
+        assert curves.quadrics is not None
+        centre, radius = curves.quadrics.bounds()
+        local = mi.Point3f(camera.to_camera @ centre)
+        ahead = local.z + radius > camera.near
+        z = dr.maximum(local.z, dr.maximum(radius, camera.near))
+        scale = dr.sqrt(
+            camera.film_area(
+                mi.Point3f(camera.to_world @ mi.Point3f(0, 0, z)), camera.to_world @ mi.Normal3f(0, 0, 1), mi.Point2f(0)
+            )
+        )
+        frame = 2 * (film.high.x - film.low.x + film.high.y - film.low.y)
+        return dr.select(ahead, dr.clip(dr.two_pi * radius * scale, 1e-3, frame), 0)
+
+    def sample(self, number: mi.Float64) -> tuple[mi.UInt32, mi.Float, mi.Float, mi.Float]:
+        """Draw a curve point.
+
+        Returns:
+            Element, curve parameter t, dt per unit of the number (the length of the clipped range), probability of the
+            element.
+        """
+        index, inside, probability = self.choice.sample(number)
+        if self.curves.topology is None:
+            return index, inside, mi.Float(1), probability
+        on_mesh = index < self.curves.edge_count
+        t0 = dr.select(on_mesh, dr.gather(mi.Float, self.t0, index, on_mesh), 0)
+        t1 = dr.select(on_mesh, dr.gather(mi.Float, self.t1, index, on_mesh), 1)
+        return index, dr.lerp(t0, t1, inside), t1 - t0, probability
+
+
+def primary_term(
+    integrator: Any,
+    mode: dr.ADMode,
+    scene: mi.Scene,
+    curves: Silhouettes,
+    sensor: mi.Sensor,
+    seed: Any,
+    spp: int,
+    grad_in: mi.TensorXf | None,
+) -> mi.TensorXf | None:
+    """One launch of the primary boundary term.
+
+    Args:
+        integrator: provides `radiance(scene, sampler, ray, depth, active)`.
+        spp: samples per pixel of the crop; they are spread over the curves, not over the pixels.
+        grad_in: adjoint image in backward mode.
+
+    Returns:
+        The derivative image in forward mode.
+    """
+    film, camera = FilmSplat(sensor), FilmMap(sensor)
+    count = film.pixels * spp
+    with dr.suspend_grad():
+        where = PrimaryCurves(curves, camera, film)
+        random = Stream(seed, dr.arange(mi.UInt32, count))
+        index, t, dt, probability = where.sample(stratified(count, random.next_1d()))
+        aperture = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
+        view = camera.view(aperture)
+        with dr.resume_grad():
+            point = curves.sample(index, t, view)
+            u_attached = camera.project(point.p, aperture)
+        p, u = dr.detach(point.p), mi.Point2f(dr.detach(u_attached))
+        du = camera.project_tangent(p, point.tangent, aperture) * dt
+        perp = mi.Vector2f(du.y, -du.x)
+        with dr.resume_grad():
+            motion = dr.dot(perp, mi.Vector2f(u_attached))
+            motion = dr.select(dr.isfinite(motion), motion, 0)
+            moves = dr.grad_enabled(motion)
+        if not moves:
+            if mode == dr.ADMode.Forward:
+                return film.image(u, dr.zeros(mi.Spectrum, count), mi.Float(0), dr.zeros(mi.Ray3f).wavelengths)
+            return None
+
+        active = (point.silhouette | point.crease) & (probability > 0) & film.inside(u) & camera.in_front(p)
+        normal = dr.normalize(perp)
+        active &= dr.isfinite(normal.x) & dr.isfinite(normal.y)
+        if not transparent(scene):
+            ray, _ = camera.ray(u, aperture)
+            active &= visible(scene, mi.Ray3f(ray), p, active)
+        scale = dr.select(active, dr.rcp(probability * mi.Float(dr.opaque(mi.Float, count))), 0)
+        δq = mi.Float(0)
+        if mode == dr.ADMode.Forward:
+            with dr.resume_grad():
+                δq = dr.detach(dr.forward_to(motion, flags=dr.ADFlag.ClearInterior))
+        dr.eval(u, normal, scale, active, δq)
+
+        jump, alpha, wavelengths = radiance_jump(integrator, scene, camera, film, u, normal, aperture, seed, active)
+        if mode == dr.ADMode.Forward:
+            value = jump * scale * δq
+            fine = dr.all(dr.isfinite(value))
+            return film.image(u, dr.select(fine, value, 0), dr.select(fine, alpha * scale * δq, 0), wavelengths)
+        δvalue, δalpha = film.adjoint(u, wavelengths, grad_in)
+        weight = (dr.sum(δvalue * jump) + δalpha * alpha) * scale
+        weight = dr.select(dr.isfinite(weight), weight, 0)
+        with dr.resume_grad():
+            dr.backward_from(motion * weight, flags=dr.ADFlag.ClearInterior)
+        return None
+
+
+def radiance_jump(
+    integrator: Any,
+    scene: mi.Scene,
+    camera: FilmMap,
+    film: FilmSplat,
+    u: mi.Point2f,
+    normal: mi.Vector2f,
+    aperture: mi.Point2f | None,
+    seed: Any,
+    active: mi.Bool,
+) -> tuple[mi.Spectrum, mi.Float, Any]:
+    """L(u − εn) − L(u + εn) including the sensor's weight, the same for alpha, and the wavelengths.
+
+    Both sides are lanes 2i and 2i + 1 of one launch: one kernel to compile, and equal random numbers.
+    """
+    count = dr.width(u)
+    lane = dr.arange(mi.UInt32, 2 * count)
+    pair, far_side = lane >> 1, (lane & 1) == 1
+    ε = side_distance(film)
+    at = dr.gather(mi.Point2f, u, pair)
+    n = dr.gather(mi.Vector2f, normal, pair)
+    lens = None if aperture is None else dr.gather(mi.Point2f, aperture, pair)
+    both = dr.gather(mi.Bool, active, pair)
+    ray, weight = camera.ray(mi.Point2f(at + dr.select(far_side, ε, -ε) * n), lens)
+    stream = Stream(mi.UInt32(seed) ^ 0x5BD1E995, pair)
+    L, valid = integrator.radiance(scene, stream, mi.RayDifferential3f(dr.detach(ray)), 0, both)
+    L = dr.select(both, L * dr.detach(weight), 0)
+    covered = dr.select(both & valid, mi.Float(1), mi.Float(0))
+    dr.eval(L, covered)
+    first = 2 * dr.arange(mi.UInt32, count)
+    jump = dr.gather(mi.Spectrum, L, first) - dr.gather(mi.Spectrum, L, first + 1)
+    alpha = dr.gather(mi.Float, covered, first) - dr.gather(mi.Float, covered, first + 1)
+    return jump, alpha, dr.gather(type(ray.wavelengths), ray.wavelengths, first) if mi.is_spectral else ray.wavelengths
