@@ -1,0 +1,351 @@
+"""The step loop: owns seeds, the history, skipped steps, divergence and stopping; yields one `Step` at a time.
+
+    run = Estimation(problem)
+    for step in run:
+        print(step.loss, step.estimate)
+        if step.seconds > 60:
+            run.stop("enough")
+    result = run.result()
+
+`estimate(problem)` is that loop without the body.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import Diverged, PathtracerError
+from .objective import Objective, derive_seed
+from .problem import Problem
+from .result import FEW, Recovered, Result, Step
+from .solvers import Move, Solver, choose, make_solver
+from .stopping import exploded
+
+#: So many skipped steps in a row, or a quarter of all after the first forty, end a run.
+SKIP_LIMIT = 10
+#: So many exploded losses in a row end a run: one may be a firefly.
+EXPLODE_LIMIT = 5
+#: Samples per pixel of the pictures in the result.
+PICTURE_SPP = 64
+_PICTURES = 0x7069
+
+
+class Estimation:
+    """An estimation that can be stepped, stopped and continued.
+
+    Args:
+        problem: what is to be found.
+        solver: "auto", a name of `solvers.SOLVERS`, or a solver object.
+        seed: decides all random numbers of the run.
+        batch: views per step; 0 takes all.
+        freeze: record the step program instead of tracing it at every step.
+        state: checkpoint to go on from (`checkpoint()`).
+        options: for the solver, e.g. `iterations=200`.
+    Attributes:
+        choice: which solver was taken and why, in one line.
+        history: the steps so far.
+        warnings: sentences so far.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        solver: str | Solver = "auto",
+        *,
+        seed: int = 0,
+        batch: int = 0,
+        freeze: bool = True,
+        state: Mapping[str, np.ndarray] | None = None,
+        **options: Any,
+    ) -> None:
+        self.problem = problem
+        self.objective = Objective(problem, seed=seed, batch=batch, freeze=freeze)
+        if isinstance(solver, str):
+            name, why = choose(self.objective) if solver == "auto" else (solver, f"{solver}, as asked")
+            self.choice = why
+            self.solver = make_solver(name, **options)
+        else:
+            self.choice = f"{solver.name}, as given"
+            self.solver = solver
+        self.history: list[Step] = []
+        self.warnings: list[str] = list(problem.scene.warnings)
+        self.stopped = ""
+        self._best: tuple[float, np.ndarray] | None = None
+        self._estimate = self.objective.start.copy()
+        self._skipped = self._skipped_in_row = self._exploded = self._samples = 0
+        self._first_gradient: float | None = None
+        self._began: float | None = None
+        self._before = 0.0
+        self._first_loss = np.nan
+        self._moves: Iterator[Move] | None = None
+        if state is not None:
+            self._restore(state)
+
+    # -- stepping ---------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Step]:
+        while not self.stopped:
+            step = self.step()
+            if step is None:
+                return
+            yield step
+
+    def step(self) -> Step | None:
+        """Take one step; None when the run is over.
+
+        Raises:
+            Diverged: too many steps without a finite gradient, or the loss exploded; `error.result` is a function that gives
+                the best state.
+        """
+        if self._began is None:
+            self._began = time.perf_counter()
+        if self._moves is None:
+            self._moves = self.solver.steps(self.objective)
+        if self.stopped:
+            return None
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            move = next(self._moves, None)
+        self._note(caught)
+        if move is None:
+            self.stopped = self.stopped or "done"
+            return None
+        return self._account(move)
+
+    def stop(self, reason: str = "stopped") -> None:
+        """End the run after the current step."""
+        self.stopped = self.stopped or reason
+
+    def _account(self, move: Move) -> Step:
+        e = move.evaluation
+        self._samples += e.samples
+        if self._first_gradient is None:
+            self._first_gradient = self.seconds
+        step = Step(
+            index=len(self.history) + self._offset,
+            seconds=self.seconds,
+            loss=e.loss if e.finite else np.nan,
+            loss_error=e.loss_error,
+            stage=move.stage,
+            rate=move.rate,
+            samples=self._samples,
+            bad_pixels=e.bad_pixels,
+            skipped=list(e.faults),
+            values=self._few(move.latent),
+            gradients=self._few_latent(e.gradient),
+            estimate=self._few(move.estimate),
+            per_view=dict(e.per_view),
+            done=move.done,
+        )
+        self.history.append(step)
+        self._estimate = move.estimate
+        self._judge(move, step)
+        if move.done:
+            self.stopped = move.done
+        return step
+
+    def _judge(self, move: Move, step: Step) -> None:
+        if not move.taken:
+            self._skipped += 1
+            self._skipped_in_row += 1
+            view, seed = step.skipped[0]
+            if self._skipped == 1:
+                self.warnings.append(
+                    f"step {step.index}: the gradient of view {view!r} with seed {seed} is not finite, the step was skipped"
+                )
+            if self._skipped_in_row >= SKIP_LIMIT or (
+                len(self.history) >= 40 and self._skipped > 0.25 * len(self.history)
+            ):
+                self._diverge(
+                    f"{self._skipped} of {len(self.history)} steps had gradients that are not finite, "
+                    f"the last in view {view!r} with seed {seed}",
+                    "look for NaN in the scene with `pathtracer validate`, or take another estimator",
+                )
+            return
+        self._skipped_in_row = 0
+        if np.isnan(self._first_loss):
+            self._first_loss = step.loss
+        best = self._best[0] if self._best is not None else step.loss
+        self._exploded = self._exploded + 1 if exploded(step.loss, self._first_loss, best) else 0
+        if self._exploded >= EXPLODE_LIMIT:
+            self._diverge(
+                f"the loss exploded from {self._first_loss:.3g} to {step.loss:.3g}", "take a smaller rate, or bounds"
+            )
+        # the loss at which noise would not make the state look better than it is
+        score = abs(step.loss) + step.loss_error
+        if self._best is None or score < self._best[0]:
+            self._best = (score, move.latent.copy())
+
+    def _diverge(self, what: str, remedy: str) -> None:
+        self.stopped = "diverged"
+        if self._best is not None:
+            self._estimate = self._best[1]
+        error = Diverged(what, remedy=remedy)
+        error.result = self.result  # type: ignore[attr-defined]
+        raise error
+
+    # -- what is known so far ---------------------------------------------------------------------------------------
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run so far, earlier sessions included."""
+        return self._before + (0.0 if self._began is None else time.perf_counter() - self._began)
+
+    @property
+    def latent(self) -> np.ndarray:
+        """The answer so far (n,)."""
+        return self._estimate
+
+    @property
+    def values(self) -> dict[str, np.ndarray]:
+        """The answer so far by scene key."""
+        return self.problem.values(self._estimate)
+
+    def result(self, pictures: bool = True, spp: int = PICTURE_SPP) -> Result:
+        """The answer; writes it into the scene and renders every view before and after.
+
+        Args:
+            pictures: whether to render.
+            spp: samples per pixel of the pictures.
+        """
+        problem = self.problem
+        images: dict[str, dict[str, np.ndarray]] = {}
+        losses: dict[str, float] = {}
+        if pictures:
+            for number, view in enumerate([*problem.fitted, *problem.heldout]):
+                seeds = [derive_seed(self.objective.seed, number, k, _PICTURES) for k in range(3)]
+                a = problem.render(view, self._estimate, spp // 2, seeds[0])
+                b = problem.render(view, self._estimate, spp // 2, seeds[1])
+                start = problem.render(view, self.objective.start, spp, seeds[2])
+                t, w = view.view.image, np.asarray(view.view.weight)[..., None]
+                images[view.view.name] = {"target": t, "start": start, "result": 0.5 * (a + b), "weight": w[..., 0]}
+                loss = problem.loss.value(a, b, t, np) * problem.loss.weight(t)
+                losses[view.view.name] = float((loss * w).sum() / (3 * w.sum()))
+        problem.settle(self._estimate)
+        rows = [
+            Recovered(u.name, u.keys, u.space, u.display(s), u.display(x), u.truth)
+            for u, s, x in zip(
+                problem.unknowns, problem.split(self.objective.start), problem.split(self._estimate), strict=True
+            )
+        ]
+        return Result(
+            values=problem.values(self._estimate),
+            recovered=rows,
+            history=self.history,
+            warnings=list(dict.fromkeys(self.warnings + self._remarks(rows))),
+            images=images,
+            losses=losses,
+            heldout=[v.view.name for v in problem.heldout],
+            info={
+                "solver": self.choice,
+                "estimator": problem.estimator["type"],
+                "loss_kind": problem.loss.name,
+                "stopped": self.stopped or "not finished",
+                "seconds": self.seconds,
+                "first_gradient": self._first_gradient,
+                "recordings": self.objective.recordings,
+                "samples": self._samples,
+                "skipped": self._skipped,
+            },
+            scene=problem.scene,
+        )
+
+    def _remarks(self, rows: list[Recovered]) -> list[str]:
+        found = []
+        for unknown, piece in zip(self.problem.unknowns, self.problem.split(self._estimate), strict=True):
+            tight = np.isclose(piece, unknown.lower, atol=1e-6) | np.isclose(piece, unknown.upper, atol=1e-6)
+            if np.any(tight):
+                found.append(f"{unknown.name}: {int(tight.sum())} of {tight.size} numbers ended on a bound")
+        if self.history and self.stopped == "budget":
+            found.append(
+                "the budget ended before the loss and the gradients were at rest; more iterations may change the result"
+            )
+        total = sum(s.bad_pixels for s in self.history)
+        if total:
+            found.append(f"{total} non-finite pixels were left out in {len(self.history)} steps")
+        return found
+
+    def _few(self, latent: np.ndarray) -> dict[str, list[float]]:
+        pairs = zip(self.problem.unknowns, self.problem.split(latent), strict=True)
+        return {u.name: u.display(x).ravel().tolist() for u, x in pairs if x.size <= FEW}
+
+    def _few_latent(self, gradient: np.ndarray) -> dict[str, list[float]]:
+        pairs = zip(self.problem.unknowns, self.problem.split(gradient), strict=True)
+        return {u.name: g.tolist() for u, g in pairs if g.size <= FEW}
+
+    def _note(self, caught: list[warnings.WarningMessage]) -> None:
+        for entry in caught:
+            text = str(entry.message)
+            if text not in self.warnings:
+                self.warnings.append(text)
+                warnings.warn_explicit(entry.message, entry.category, entry.filename, entry.lineno)
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    _offset = 0
+
+    def checkpoint(self) -> dict[str, np.ndarray]:
+        """Everything that the next step depends on, as arrays (to be written without pickle)."""
+        state = {f"solver.{k}": v for k, v in self.solver.state().items()}
+        state |= {f"weights.{name}": np.array(w) for name, w in self.objective.weights.items()}
+        state |= {f"noise.{name}": a for name, noise in self.objective.noise.items() for a in [noise.state()]}
+        counters = [
+            len(self.history) + self._offset,
+            self._skipped,
+            self._skipped_in_row,
+            self._exploded,
+            self._samples,
+        ]
+        state["loop.counters"] = np.array(counters, np.int64)
+        best = self._best or (np.nan, self._estimate)
+        state["loop.times"] = np.array([self.seconds, self._first_gradient or 0.0, self._first_loss, best[0]])
+        state["loop.best"], state["loop.estimate"] = best[1], self._estimate
+        return state
+
+    def _restore(self, state: Mapping[str, np.ndarray]) -> None:
+        import mitsuba as mi
+
+        try:
+            self.solver.restore({k[7:]: v for k, v in state.items() if k.startswith("solver.")})
+            for name in self.objective.weights:
+                self.objective.weights[name] = mi.TensorXf(state[f"weights.{name}"])
+                self.objective.noise[name].restore(state[f"noise.{name}"])
+            counters = [int(c) for c in state["loop.counters"]]
+            self._offset, self._skipped, self._skipped_in_row, self._exploded, self._samples = counters
+            self._before, first, self._first_loss, score = (float(x) for x in state["loop.times"])
+            self._first_gradient = first
+            self._best = None if np.isnan(score) else (score, state["loop.best"])
+            self._estimate = state["loop.estimate"]
+        except KeyError as error:
+            raise PathtracerError(f"the checkpoint lacks {error}") from error
+
+
+def estimate(
+    problem: Problem,
+    solver: str | Solver = "auto",
+    *,
+    on_step: Callable[[Step], Any] | None = None,
+    pictures: bool = True,
+    **options: Any,
+) -> Result:
+    """Solve a problem.
+
+    Args:
+        problem: what is to be found.
+        solver: "auto" or a name of `solvers.SOLVERS`.
+        on_step: called after every step; returning False ends the run.
+        pictures: whether to render the views before and after.
+        options: of `Estimation` and of the solver, e.g. `seed=1, iterations=200`.
+    Raises:
+        Diverged: see `Estimation.step`.
+    """
+    run = Estimation(problem, solver, **options)
+    for step in run:
+        if on_step is not None and on_step(step) is False:
+            run.stop("stopped by the caller")
+    return run.result(pictures=pictures)

@@ -1,0 +1,181 @@
+"""What a solver sees of a problem: a noisy function of a latent vector, with a noisy gradient of independent noise.
+
+Every step of every view draws its own seeds, hashed from (run seed, step, view, purpose), so that a run can be resumed at
+any step and two runs with one seed see the same noise.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .problem import PreparedView, Problem
+from .rendering import FrozenProgram, Samples
+from .weights import PILOT, NoiseMap
+
+_PRIMAL_A, _PRIMAL_B, _ADJOINT, _ORDER = range(4)
+
+
+def derive_seed(run: int, step: int, view: int, purpose: int) -> int:
+    """A 32-bit seed that is independent for different arguments (NumPy's `SeedSequence`)."""
+    return int(np.random.SeedSequence([run, step, view, purpose]).generate_state(1)[0])
+
+
+@dataclass
+class Evaluation:
+    """Loss and gradient at one latent vector.
+
+    Attributes:
+        loss: weighted mean over the views of this step.
+        loss_error: its Monte Carlo standard error.
+        gradient: by the latent numbers (n,).
+        per_view: loss of each view, by name.
+        samples: camera paths spent.
+        bad_pixels: non-finite pixels that were left out.
+        faults: (view, seed) of each view whose loss or gradient was not finite.
+        seconds: wall time.
+    """
+
+    loss: float
+    loss_error: float
+    gradient: np.ndarray
+    per_view: dict[str, float] = field(default_factory=dict)
+    samples: int = 0
+    bad_pixels: int = 0
+    faults: list[tuple[str, int]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def finite(self) -> bool:
+        """Whether the step can be taken."""
+        return not self.faults
+
+
+class Objective:
+    """A problem as a solver sees it.
+
+    Args:
+        problem: what is to be solved.
+        seed: of the whole run.
+        batch: views per step, in a fresh random order every round; 0 takes all views in their order.
+        freeze: record the step program instead of tracing it at every step.
+    Attributes:
+        start, lower, upper, rates: latent start, bounds and step sizes (n,).
+        images: the latest primal picture of each view (Dr.Jit tensors), for previews.
+    """
+
+    def __init__(self, problem: Problem, seed: int = 0, batch: int = 0, freeze: bool = True) -> None:
+        self.problem = problem
+        self.seed = seed
+        self.batch = batch if 0 < batch < len(problem.fitted) else 0
+        self.freeze = freeze
+        self.start = problem.start
+        self.lower, self.upper = problem.bounds
+        self.start = np.clip(self.start, self.lower, self.upper)
+        self.rates = problem.rates
+        self.images: dict[str, Any] = {}
+        self.noise: dict[str, NoiseMap] = {v.view.name: NoiseMap() for v in problem.fitted}
+        self.weights = {v.view.name: v.target.weight for v in problem.fitted}
+        self._programs: dict[tuple[str, Samples], FrozenProgram] = {}
+
+    @property
+    def recordings(self) -> int:
+        """How often step programs were recorded so far."""
+        return sum(p.recordings for p in self._programs.values())
+
+    def views_of(self, step: int) -> list[int]:
+        """Indices of the views that a step renders."""
+        count = len(self.problem.fitted)
+        if not self.batch:
+            return list(range(count))
+        per_round = -(-count // self.batch)
+        rng = np.random.default_rng(derive_seed(self.seed, step // per_round, 0, _ORDER))
+        return [int(i) for i in np.array_split(rng.permutation(count), per_round)[step % per_round]]
+
+    def weigh(self, latent: np.ndarray, step: int) -> None:
+        """Weight pixels by the noise of the renders so far (for losses that ask for it), and forget those renders.
+
+        The first call renders a pilot at `latent`. Steps between two calls share their weights, so that their losses can be
+        compared.
+        """
+        if not self.problem.loss.by_noise:
+            return
+        for index, view in enumerate(self.problem.fitted):
+            noise = self.noise[view.view.name]
+            for k in range(max(0, PILOT - noise.count)):
+                # adjoints of the pilot are not needed, but the program is compiled already
+                self._one(latent, view, index, step + (k + 1) * 1_000_003, None, Evaluation(0, 0, latent))
+            self.weights[view.view.name] = noise.weight(view.target)
+            noise.clear()
+
+    def evaluate(self, latent: np.ndarray, step: int, spp: int | None = None) -> Evaluation:
+        """Loss and gradient at `latent` with the noise of step number `step`.
+
+        Args:
+            spp: samples per pixel of the adjoint pass; None takes the problem's.
+        """
+        began = time.perf_counter()
+        chosen = self.views_of(step)
+        views = [self.problem.fitted[i] for i in chosen]
+        share = sum(v.weight for v in views) or 1.0
+        total = Evaluation(0.0, 0.0, np.zeros_like(latent))
+        variance = 0.0
+        for index, view in zip(chosen, views, strict=True):
+            loss, spread, gradient, bad, seed = self._one(latent, view, index, step, spp, total)
+            weight = view.weight / share
+            total.bad_pixels += bad
+            total.per_view[view.view.name] = loss
+            if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
+                total.faults.append((view.view.name, seed))
+                continue
+            total.loss += weight * loss
+            total.gradient += weight * gradient
+            variance += weight**2 * spread
+        total.loss_error = float(np.sqrt(variance))
+        total.seconds = time.perf_counter() - began
+        return total
+
+    def _one(
+        self, latent: np.ndarray, view: PreparedView, index: int, step: int, spp: int | None, total: Evaluation
+    ) -> tuple[float, float, np.ndarray, int, int]:
+        import drjit as dr
+        import mitsuba as mi
+
+        problem = self.problem
+        samples = problem.plan(view, spp)
+        seeds = [derive_seed(self.seed, step, index, purpose) for purpose in (_PRIMAL_A, _PRIMAL_B, _ADJOINT)]
+        program = self._program(view, samples)
+        leaves = problem.set_latent(latent, view.lit)
+        problem.aim(view)
+        target = view.target
+        loss, spread, bad, image, noise = program(
+            problem.scene.mi,
+            problem.scene.params,
+            view.sensor,
+            target.image,
+            self.weights[view.view.name],
+            target.exposure,
+            [dr.opaque(mi.UInt32, s) for s in seeds],
+        )
+        gradient = np.concatenate([_gradient(leaf) for leaf in leaves])
+        self.images[view.view.name] = image
+        self.noise[view.view.name].add(noise)
+        total.samples += samples.total * view.view.width * view.view.height
+        return loss, spread, gradient, bad, seeds[2]
+
+    def _program(self, view: PreparedView, samples: Samples) -> FrozenProgram:
+        key = (view.shape, samples)
+        if key not in self._programs:
+            self._programs[key] = FrozenProgram(self.problem.integrator, self.problem.loss, samples, self.freeze)
+        return self._programs[key]
+
+
+def _gradient(leaf: Any) -> np.ndarray:
+    import drjit as dr
+
+    gradient = np.array(dr.grad(leaf), np.float64)
+    # a parameter that no lit path reaches has one zero for all its entries
+    return np.broadcast_to(gradient, (dr.width(leaf),)) if gradient.size == 1 else gradient

@@ -1,0 +1,355 @@
+"""What is to be found: from the keys that a user names to the flat vector of latent numbers that a solver moves.
+
+`Parameter` is the request; `resolve` turns requests into `Unknown`s, each of which owns a piece of the latent vector and
+knows how to write it into the scene: as plain values through a space, or as a rigid motion.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import UsageError, nearest_names
+from . import rigid
+from .spaces import ELEMENTWISE, SPACE_NAMES, Space, make_space
+
+if TYPE_CHECKING:
+    from ..scenes import ParameterInfo, Scene
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A request to find one parameter, or all that match a glob.
+
+    Attributes:
+        key: Mitsuba's key (`pathtracer params SCENE` lists them), or a glob.
+        space: "log", "logit", "box", "identity", "direction", "pose"; None takes what suits the parameter.
+        bounds: physical bounds (lower, upper); None takes the natural ones.
+        init: start value: a number for all entries, or an array of the parameter's shape (a direction: 3 numbers; a
+            pose: 4x4 matrix); None starts at the scene's own value.
+        lr: latent step size of first-order solvers; None takes the space's own.
+        group: parameters of one group share one value.
+        truth: the known answer, for tables and tests only: an array, or "scene" for the value in the scene file.
+    """
+
+    key: str
+    space: str | None = None
+    bounds: tuple[float, float] | None = None
+    init: Any = None
+    lr: float | None = None
+    group: str | None = None
+    truth: Any = None
+
+    def __post_init__(self) -> None:
+        if self.space is not None and self.space not in SPACE_NAMES:
+            raise UsageError(
+                f"unknown space {self.space!r}, one of {', '.join(SPACE_NAMES)}",
+                where=self.key,
+                nearest=nearest_names(self.space, SPACE_NAMES),
+            )
+        if self.lr is not None and not (np.isfinite(self.lr) and self.lr > 0):
+            raise UsageError(f"lr is {self.lr}, a positive number was expected", where=self.key)
+
+
+class Unknown(ABC):
+    """One piece of the latent vector.
+
+    Attributes:
+        name: the key, or the group's name with its number of keys.
+        keys: the scene parameters that it writes.
+        space: name of its space.
+        start: latent start (n,), float64.
+        lower, upper: latent bounds (n,).
+        rate: latent step size of first-order solvers.
+        truth: known answer in the form of `display`, or None.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    space: str
+    start: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    rate: float
+    truth: np.ndarray | None
+
+    @abstractmethod
+    def attach(self, leaf: Any) -> dict[str, Any]:
+        """Scene values, differentiable in the Dr.Jit array `leaf` (n latent numbers, `mi.Float`)."""
+
+    @abstractmethod
+    def values(self, latent: np.ndarray) -> dict[str, np.ndarray]:
+        """The value of every key as an array in the scene's own shape."""
+
+    @abstractmethod
+    def display(self, latent: np.ndarray) -> np.ndarray:
+        """What tables show: the value, a unit direction, or the rotation vector (degrees) and translation of a pose."""
+
+
+class ArrayUnknown(Unknown):
+    """Numbers of any shape through an elementwise space; environment maps without their two pad columns."""
+
+    def __init__(self, keys: Sequence[str], like: Any, info: ParameterInfo, request: Parameter) -> None:
+        self.keys, self.name = tuple(keys), _name(keys, request)
+        current = as_numpy(like)
+        self._kind = type(like)
+        self._shape = current.shape
+        self._padded = info.kind == "envmap" and info.key.endswith(".data")
+        self._start = _broadcast(current if request.init is None else request.init, current, keys[0], "init")
+        natural = tuple(-np.inf if b is None else b for b in info.bounds[:1]) + tuple(
+            np.inf if b is None else b for b in info.bounds[1:]
+        )
+        space = request.space or (info.space if info.space in ELEMENTWISE else "identity")
+        bounds = request.bounds or (None if space == "log" and not np.isfinite(natural[1]) else natural)
+        if space in ("logit", "box") and bounds is not None and not np.all(np.isfinite(bounds)):
+            bounds = None
+        try:
+            self._space: Space = make_space(space, bounds, self._start)  # type: ignore[arg-type]
+            self.start = self._space.inverse(self._strip(self._start)).ravel()
+        except UsageError as error:
+            raise UsageError(error.message, where=keys[0], remedy=error.remedy) from error
+        self.space = self._space.name
+        low, high = self._space.latent_bounds()
+        self.lower, self.upper = np.full(self.start.size, low), np.full(self.start.size, high)
+        self.rate = request.lr or self._space.rate
+        known = current if isinstance(request.truth, str) else request.truth
+        self.truth = None if known is None else self._strip(_broadcast(known, current, keys[0], "truth"))
+
+    def attach(self, leaf: Any) -> dict[str, Any]:
+        import drjit as dr
+        import mitsuba as mi
+
+        flat = self._space.forward_jit(leaf)
+        if self._padded:
+            flat = dr.gather(mi.Float, flat, mi.UInt32(self._pad_index()))
+        value = from_flat(flat, self._kind, self._shape)
+        return {key: value for key in self.keys}
+
+    def values(self, latent: np.ndarray) -> dict[str, np.ndarray]:
+        flat = self._space.forward(latent)
+        if self._padded:
+            flat = flat[self._pad_index()]
+        return {key: flat.reshape(self._shape).astype(np.float32) for key in self.keys}
+
+    def display(self, latent: np.ndarray) -> np.ndarray:
+        shape = self._strip(np.empty(self._shape)).shape
+        return self._space.forward(latent).reshape(shape)
+
+    def _strip(self, array: np.ndarray) -> np.ndarray:
+        return array[:, 1:-1] if self._padded else array
+
+    def _pad_index(self) -> np.ndarray:
+        """For each entry of the stored (H, W + 2, C) array, which entry of the (H, W, C) unknown it repeats."""
+        height, width, channels = self._shape[0], self._shape[1] - 2, self._shape[2]
+        index = np.arange(height * width * channels, dtype=np.uint32).reshape(height, width, channels)
+        return np.concatenate([index[:, -1:], index, index[:, :1]], axis=1).ravel()
+
+
+class RigidUnknown(Unknown):
+    """A rigid motion of a `to_world` matrix or of vertex positions; a direction turns without moving."""
+
+    def __init__(
+        self, keys: Sequence[str], like: Any, info: ParameterInfo, request: Parameter, space: str, size: float
+    ) -> None:
+        self.keys, self.name, self.space = tuple(keys), _name(keys, request), space
+        self._kind, current = type(like), as_numpy(like)
+        self._vertices = None if current.shape == (4, 4) else current.reshape(-1, 3)
+        self._shape = current.shape
+        if self._vertices is not None and space == "direction":
+            raise UsageError("vertex positions have no direction", where=keys[0], remedy='use space = "pose"')
+        if self._vertices is None and not np.allclose(current[3], (0, 0, 0, 1)):
+            raise UsageError("a projective matrix is no pose", where=keys[0])
+        self._matrix = np.eye(4) if self._vertices is not None else current.astype(np.float64)
+        self._scale = size
+        self._centre = (
+            self._matrix[:3, 3]
+            if self._vertices is None
+            else 0.5 * (self._vertices.min(axis=0) + self._vertices.max(axis=0)).astype(np.float64)
+        )
+        self._direction = self._matrix[:3, 2] / np.linalg.norm(self._matrix[:3, 2])
+        # columns: latent numbers; rows: rotation vector and translation
+        self._basis = np.eye(6)
+        if space == "direction":
+            self._basis = np.zeros((6, 2))
+            self._basis[:3] = rigid.tangents(self._direction).T
+        n = self._basis.shape[1]
+        self.lower, self.upper = np.full(n, -np.inf), np.full(n, np.inf)
+        self.rate = request.lr or rigid.RATE
+        self.start = np.zeros(n) if request.init is None else self._latent(request.init, keys[0], "init")
+        truth = request.truth
+        if truth is not None:
+            truth = self.display(np.zeros(n) if isinstance(truth, str) else self._latent(truth, keys[0], "truth"))
+        self.truth = truth
+
+    def _latent(self, wanted: Any, key: str, what: str) -> np.ndarray:
+        array = np.asarray(wanted, np.float64)
+        if self.space == "direction":
+            if array.shape != (3,) or not np.linalg.norm(array) > 0:
+                raise UsageError(f"{what} of a direction is 3 numbers, not all zero", where=key)
+            return rigid.direction_latent(self._direction, array)
+        if array.shape != (4, 4):
+            raise UsageError(f"{what} of a pose is a 4x4 matrix, not an array of shape {array.shape}", where=key)
+        motion = array @ np.linalg.inv(self._matrix)
+        turn = motion[:3, :3]
+        if not np.allclose(turn @ turn.T, np.eye(3), atol=1e-4) or np.linalg.det(turn) < 0:
+            raise UsageError(f"{what} is not a rigid motion of the scene's own matrix", where=key)
+        return rigid.motion_latent(motion, self._centre, self._scale)
+
+    def attach(self, leaf: Any) -> dict[str, Any]:
+        import drjit as dr
+        import mitsuba as mi
+
+        latent = [dr.gather(mi.Float, leaf, i) for i in range(self._basis.shape[1])]
+        # plain sums: only the entries of the basis that are not zero take part
+        six = [
+            sum((float(b) * u for b, u in zip(row, latent, strict=True) if b != 0), start=mi.Float(0))
+            for row in self._basis
+        ]
+        rotation, translation = rigid.motion_jit(six, self._centre, self._scale)
+        if self._vertices is None:
+            value = self._kind(rigid.matrix4_jit(rotation, translation) @ mi.Matrix4f(self._matrix))
+        else:
+            points = mi.Point3f(self._vertices.T.astype(np.float32))
+            moved = rotation @ mi.Vector3f(points) + translation
+            value = from_flat(dr.ravel(mi.Point3f(moved)), self._kind, self._shape)
+        return {key: value for key in self.keys}
+
+    def _motion(self, latent: np.ndarray) -> np.ndarray:
+        return rigid.motion_matrix(self._basis @ np.asarray(latent, np.float64), self._centre, self._scale)
+
+    def values(self, latent: np.ndarray) -> dict[str, np.ndarray]:
+        motion = self._motion(latent)
+        if self._vertices is None:
+            value = motion @ self._matrix
+        else:
+            value = (self._vertices @ motion[:3, :3].T + motion[:3, 3]).reshape(self._shape)
+        return {key: value.astype(np.float32) for key in self.keys}
+
+    def display(self, latent: np.ndarray) -> np.ndarray:
+        if self.space == "direction":
+            return self._motion(latent)[:3, :3] @ self._direction
+        six = self._basis @ np.asarray(latent, np.float64)
+        return np.concatenate([np.degrees(six[:3]), six[3:] * self._scale])
+
+
+def _name(keys: Sequence[str], request: Parameter) -> str:
+    return keys[0] if len(keys) == 1 else f"{request.group} ({len(keys)} keys)"
+
+
+def resolve(scene: Scene, requests: Sequence[Parameter]) -> list[Unknown]:
+    """Turn requests into unknowns; 8-bit textures among them are reloaded as float.
+
+    Raises:
+        UsageError: no request, a key twice, a parameter that cannot be differentiated, groups that do not fit.
+    """
+    if not requests:
+        raise UsageError("nothing to estimate", remedy="name a parameter (`pathtracer params SCENE` lists them)")
+    chosen: dict[str, Parameter] = {}
+    for request in requests:
+        found = scene.select(request.key)
+        infos = scene.parameters()
+        if len(found) > 1 or found != [request.key]:
+            found = [key for key in found if infos[key].differentiable] or found
+        for key in found:
+            if key in chosen:
+                raise UsageError("named twice", where=key)
+            if not infos[key].differentiable:
+                raise UsageError(
+                    f"cannot be differentiated: {infos[key].reason or 'nothing has a derivative for it'}",
+                    where=key,
+                    nearest=nearest_names(key, (k for k, i in infos.items() if i.differentiable)),
+                )
+            chosen[key] = request
+    # reloading replaces the scene's objects, so it comes before any value is read
+    chosen = {scene.make_differentiable(key): request for key, request in chosen.items()}
+    infos = scene.parameters()
+    groups: dict[str, list[str]] = {}
+    for key, request in chosen.items():
+        groups.setdefault(f"group {request.group}" if request.group else f"key {key}", []).append(key)
+    return [_unknown(scene, keys, infos[keys[0]], chosen[keys[0]]) for keys in groups.values()]
+
+
+def _unknown(scene: Scene, keys: list[str], info: ParameterInfo, request: Parameter) -> Unknown:
+    like = scene.params[keys[0]]
+    for key in keys[1:]:
+        other = scene.params[key]
+        if type(other) is not type(like) or as_numpy(other).shape != as_numpy(like).shape:
+            raise UsageError(
+                f"{key} has another shape than {keys[0]}: they cannot share a value", where=f"group {request.group}"
+            )
+    space = request.space or info.space
+    matrix = as_numpy(like).shape == (4, 4)
+    if space in ("direction", "pose"):
+        if not matrix and info.kind != "positions":
+            raise UsageError(f"the space {space!r} is for `to_world` and vertex positions", where=keys[0])
+        if len(keys) > 1:
+            raise UsageError("rigid motions cannot share a value", where=f"group {request.group}")
+        return RigidUnknown(keys, like, info, request, space, scene_size(scene))
+    if matrix:
+        raise UsageError(f"a `to_world` takes the space 'pose' or 'direction', not {space!r}", where=keys[0])
+    return ArrayUnknown(keys, like, info, request)
+
+
+def scene_size(scene: Scene) -> float:
+    """Half the diagonal of the scene's bounding box (1 for a scene without extent)."""
+    box = scene.mi.bbox()
+    extent = np.array(box.max, np.float64) - np.array(box.min, np.float64)
+    size = 0.5 * float(np.linalg.norm(extent))
+    return size if np.isfinite(size) and size > 0 else 1.0
+
+
+def is_transform(kind: type) -> bool:
+    """Whether a scene value is a transform (attribute access cannot tell: Dr.Jit arrays swizzle any name)."""
+    return "Transform" in kind.__name__
+
+
+def as_numpy(value: Any) -> np.ndarray:
+    """A scene value as an array: () for a number, (3,) for colours and points, (4, 4) for transforms, else its own shape."""
+    import drjit as dr
+
+    if isinstance(value, int | float):
+        return np.asarray(float(value))
+    if is_transform(type(value)):
+        matrix = np.array(value.matrix, np.float64)
+        return matrix.reshape(4, 4)
+    array = np.array(value)
+    if dr.is_tensor_v(value):
+        return array
+    if dr.depth_v(value) == 1:  # a JIT array: a number when it holds one
+        return array.reshape(()) if array.size == 1 else array
+    return array.reshape(array.shape[0]) if array.size == array.shape[0] else array
+
+
+def from_flat(flat: Any, kind: type, shape: tuple[int, ...]) -> Any:
+    """A scene value of type `kind` from the flat Dr.Jit array of its entries."""
+    import drjit as dr
+
+    if dr.is_tensor_v(kind):
+        return kind(flat, shape)
+    if dr.depth_v(kind) == 1:
+        return kind(flat)
+    return dr.unravel(kind, flat)
+
+
+def to_scene(array: np.ndarray, like: Any) -> Any:
+    """A detached scene value of the type of `like` from an array in the form of `as_numpy`."""
+    import mitsuba as mi
+
+    if is_transform(type(like)):
+        return type(like)(np.asarray(array, np.float64))
+    flat = mi.Float(np.ascontiguousarray(array, np.float32).ravel())
+    return from_flat(flat, type(like), array.shape)
+
+
+def _broadcast(value: Any, current: np.ndarray, key: str, what: str) -> np.ndarray:
+    if isinstance(value, str):
+        raise UsageError(f"{what} is {value!r}, numbers were expected", where=key)
+    try:
+        array = np.asarray(value, np.float64)
+        return np.array(np.broadcast_to(array, current.shape), np.float64)
+    except ValueError as error:
+        raise UsageError(f"{what} has the shape {np.shape(value)}, the parameter {current.shape}", where=key) from error

@@ -1,0 +1,320 @@
+"""A problem: a scene, what was observed of it, what is unknown, and how a render is compared with an observation."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from integrators import ESTIMATORS, PHENOMENA, GradientWarning
+
+from ..capture import View
+from ..errors import InputError, UsageError, nearest_names
+from .lighting import Switchboard, find_emitters, require_light
+from .losses import Loss, make_loss
+from .parameters import Parameter, Unknown, resolve
+from .rendering import Samples, Target
+
+if TYPE_CHECKING:
+    from ..scenes import Scene
+
+#: Mitsuba's own estimators, usable besides ours.
+MITSUBA_ESTIMATORS: dict[str, frozenset[str]] = {
+    "prb": frozenset({"interior"}),
+    "prb_basic": frozenset({"interior"}),
+    "prbvolpath": frozenset({"interior"}),
+}
+
+
+@dataclass(frozen=True)
+class PreparedView:
+    """A view ready to be rendered: its camera, its lights, its inputs of the step program.
+
+    Attributes:
+        view: what the user gave.
+        sensor: `mi.Sensor`; views of one `shape` share it.
+        shape: views with the same shape replay the same recording.
+        pose: camera-to-world matrix to set before rendering, None for the scene's own sensors.
+        lit: prefixes of its emitters.
+        target: image, weights and exposure on the device.
+        weight: share of the view in the loss.
+    """
+
+    view: View
+    sensor: Any
+    shape: str
+    pose: np.ndarray | None
+    lit: frozenset[str]
+    target: Target
+    weight: float
+
+
+class Problem:
+    """What is to be found, from what.
+
+    The loss of a problem is the weighted mean over its views of each view's mean loss over its pixels (weighted by the
+    view's mask) and channels.
+
+    Args:
+        scene: the scene; its parameters are changed while solving and hold the result afterwards.
+        views: what was observed; views with `holdout` are rendered at the end but not fitted.
+        parameters: what is unknown; keys, globs or `Parameter`s.
+        loss: name or `Loss`.
+        estimator: name of the gradient estimator (`integrators.ESTIMATORS`), or a Mitsuba dictionary.
+        spp: samples per pixel of the adjoint pass; the primal takes `primal_spp` or as many.
+        view_weights: share of each fitted view, default equal.
+        strict: take a gradient that is known to lack a part for an error instead of a warning.
+    Raises:
+        UsageError: unknown names, parameters that nothing can differentiate.
+        InputError: views that do not fit the scene, a scene without light.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        views: Sequence[View] | View,
+        parameters: Sequence[Parameter | str] | Parameter | str,
+        loss: str | Loss = "l2",
+        estimator: str | Mapping[str, Any] = "path_replay",
+        spp: int = 16,
+        primal_spp: int | None = None,
+        view_weights: Sequence[float] | None = None,
+        strict: bool = False,
+    ) -> None:
+        self.scene = scene
+        self.views = [views] if isinstance(views, View) else list(views)
+        requests = [parameters] if isinstance(parameters, str | Parameter) else list(parameters)
+        self.loss = make_loss(loss)
+        self.spp, self.primal_spp = spp, primal_spp or spp
+        if min(self.spp, self.primal_spp) < 1:
+            raise UsageError(f"spp is {min(self.spp, self.primal_spp)}, at least 1 was expected", where="estimator")
+        self.estimator = {"type": estimator} if isinstance(estimator, str) else dict(estimator)
+        self.unknowns: list[Unknown] = resolve(scene, [Parameter(p) if isinstance(p, str) else p for p in requests])
+        self._check_estimator(strict)
+        self.integrator = self._load_integrator()
+        emitters = find_emitters(scene)
+        self._check_light(emitters)
+        self.lights = Switchboard(scene, emitters)
+        fitted = [v for v in self.views if not v.holdout]
+        if not fitted:
+            raise UsageError("no view to fit", remedy="give at least one image that is not held out")
+        weights = np.ones(len(fitted)) if view_weights is None else np.asarray(view_weights, float)
+        if weights.shape != (len(fitted),) or not np.all(weights >= 0) or not weights.sum() > 0:
+            raise UsageError(f"{len(fitted)} view weights >= 0, not all zero, were expected", where="loss")
+        shares = iter(weights / weights.sum())
+        self._sensors: dict[str, Any] = {}
+        prepared = [self._prepare(v, 0.0 if v.holdout else float(next(shares))) for v in self.views]
+        self.fitted = [p for p in prepared if not p.view.holdout]
+        self.heldout = [p for p in prepared if p.view.holdout]
+
+    # -- the latent vector ------------------------------------------------------------------------------------------
+
+    @property
+    def start(self) -> np.ndarray:
+        """Latent start (n,), float64."""
+        return np.concatenate([u.start for u in self.unknowns])
+
+    @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Latent bounds (n,), (n,)."""
+        return np.concatenate([u.lower for u in self.unknowns]), np.concatenate([u.upper for u in self.unknowns])
+
+    @property
+    def rates(self) -> np.ndarray:
+        """Latent step sizes (n,) for first-order solvers."""
+        return np.concatenate([np.full(u.start.size, u.rate) for u in self.unknowns])
+
+    def split(self, latent: np.ndarray) -> list[np.ndarray]:
+        """The piece of each unknown."""
+        return np.split(latent, np.cumsum([u.start.size for u in self.unknowns])[:-1])
+
+    def values(self, latent: np.ndarray) -> dict[str, np.ndarray]:
+        """Scene values by key."""
+        found: dict[str, np.ndarray] = {}
+        for unknown, piece in zip(self.unknowns, self.split(latent), strict=True):
+            found.update(unknown.values(piece))
+        return found
+
+    # -- rendering --------------------------------------------------------------------------------------------------
+
+    def set_latent(self, latent: np.ndarray, lit: frozenset[str] | None = None) -> list[Any]:
+        """Write latent numbers into the scene, differentiably.
+
+        Args:
+            latent: (n,).
+            lit: prefixes of the emitters that shine; None means all.
+        Returns:
+            The Dr.Jit leaf of each unknown: its gradient is there after an adjoint pass.
+        """
+        import drjit as dr
+        import mitsuba as mi
+
+        leaves = []
+        attached: dict[str, Any] = {}
+        for unknown, piece in zip(self.unknowns, self.split(latent), strict=True):
+            leaf = mi.Float(np.clip(piece, unknown.lower, unknown.upper).astype(np.float32))
+            dr.make_opaque(leaf)
+            dr.enable_grad(leaf)
+            leaves.append(leaf)
+            attached.update(unknown.attach(leaf))
+        for key, value in self.lights.apply(lit or self.lights.select(None), attached).items():
+            self.scene.params[key] = value
+        self.scene.params.update()
+        return leaves
+
+    def settle(self, latent: np.ndarray) -> None:
+        """Write latent numbers into the scene for good: no gradients, all lights on."""
+        from .parameters import to_scene
+
+        self.lights.restore()
+        for key, value in self.values(latent).items():
+            self.scene.params[key] = to_scene(value, self.scene.params[key])
+        self.scene.params.update()
+
+    def aim(self, prepared: PreparedView) -> None:
+        """Set the camera of a view."""
+        if prepared.pose is not None:
+            import mitsuba as mi
+
+            params = mi.traverse(prepared.sensor)
+            params["to_world"] = mi.Transform4f(prepared.pose)
+            params.update()
+
+    def render(self, prepared: PreparedView, latent: np.ndarray, spp: int, seed: int) -> np.ndarray:
+        """The picture of a view at `latent`, exposure included: (H, W, 3) float32."""
+        import drjit as dr
+
+        with dr.suspend_grad():
+            self.set_latent(latent, prepared.lit)
+            self.aim(prepared)
+            image = self.scene.render(spp=spp, seed=seed, sensor=prepared.sensor, integrator=self.integrator)
+        return image * np.float32(prepared.view.exposure)
+
+    def plan(self, prepared: PreparedView, spp: int | None = None) -> Samples:
+        """The samples of one step of a view."""
+        adjoint = spp or self.spp
+        primal = max(2, round(adjoint * self.primal_spp / self.spp))
+        return Samples.plan(primal, adjoint, prepared.view.width * prepared.view.height)
+
+    # -- checks -----------------------------------------------------------------------------------------------------
+
+    def _check_estimator(self, strict: bool) -> None:
+        name = str(self.estimator.get("type"))
+        if name in ESTIMATORS:
+            handles = ESTIMATORS[name].handles
+        elif name in MITSUBA_ESTIMATORS:
+            handles = MITSUBA_ESTIMATORS[name]
+        else:
+            known = [*ESTIMATORS, *MITSUBA_ESTIMATORS]
+            raise UsageError(
+                f"unknown estimator {name!r}, one of {', '.join(known)}",
+                where="estimator",
+                nearest=nearest_names(name, known),
+            )
+        infos = self.scene.parameters()
+        for key in [k for u in self.unknowns for k in u.keys]:
+            missing = (infos[key].needs or frozenset()) - handles
+            if not missing:
+                continue
+            what = "; ".join(PHENOMENA.get(m, m) for m in sorted(missing))
+            better = [n for n, e in ESTIMATORS.items() if infos[key].needs <= e.handles]
+            remedy = f"use one of {', '.join(better)}" if better else None
+            if strict:
+                raise UsageError(f"{name} leaves out {what}", where=key, remedy=remedy)
+            warnings.warn(
+                GradientWarning("visibility-left-out", f"{key}: {name} leaves out {what}", remedy), stacklevel=3
+            )
+
+    def _load_integrator(self) -> Any:
+        import mitsuba as mi
+
+        settings = {**self.scene.default_integrator(), **self.estimator}
+        if self.estimator["type"] not in ESTIMATORS:
+            settings = {k: v for k, v in settings.items() if k not in ESTIMATOR_BUDGETS}
+        return mi.load_dict(settings)
+
+    def _check_light(self, emitters: list[Any]) -> None:
+        keys = {k for u in self.unknowns for k in u.keys}
+        if not any(s in keys for e in emitters for s in (*e.strengths, e.prefix + ".data")):
+            require_light(self.scene, emitters)  # a light that is itself unknown has a positive start already
+        elif not emitters:
+            require_light(self.scene, emitters)
+
+    def _prepare(self, view: View, weight: float) -> PreparedView:
+        import drjit as dr
+        import mitsuba as mi
+
+        sensor, shape, pose = self._camera(view)
+        film = sensor.film()
+        width, height = (int(n) for n in film.crop_size())
+        where = view.path or view.name
+        if (view.width, view.height) != (width, height):
+            raise InputError(
+                f"the image is {view.width} x {view.height} pixels, the film {width} x {height}",
+                where,
+                remedy=f"render at the image's size, or ask for resize = [{width}, {height}] in [views]",
+            )
+        channels = _channels(film, where)
+        if not np.all(np.isfinite(view.image)):
+            raise InputError("the image has values that are not finite", where)
+        image = np.zeros((height, width, channels), np.float32)
+        weights = np.zeros((height, width, channels), np.float64)
+        used = min(channels, 3)
+        image[..., :used] = view.image[..., :used] if channels >= 3 else view.image @ _LUMINANCE
+        weights[..., :used] = view.weight[..., None] * self.loss.weight(image[..., :used])
+        # of the mask, not of the loss's own weights, so that losses keep their size; channels beyond colour have none
+        weights /= float(view.weight.sum()) * used
+        target = Target(
+            mi.TensorXf(image), mi.TensorXf(weights.astype(np.float32)), dr.opaque(mi.Float, float(view.exposure))
+        )
+        return PreparedView(view, sensor, shape, pose, self.lights.select(view.lit, view.name), target, weight)
+
+    def _camera(self, view: View) -> tuple[Any, str, np.ndarray | None]:
+        import mitsuba as mi
+
+        if isinstance(view.sensor, int):
+            return self.scene.sensor(view.sensor), f"sensor {view.sensor}", None
+        camera = dict(view.sensor)
+        camera.setdefault("type", "perspective")
+        film = {"type": "hdrfilm", "width": view.width, "height": view.height, "pixel_format": "rgb"}
+        camera.setdefault("film", {**film, "component_format": "float32", "rfilter": {"type": "box"}})
+        pose = _matrix(camera.pop("to_world", np.eye(4)), view.name)
+        shape = json.dumps(camera, sort_keys=True, default=str)
+        if shape not in self._sensors:
+            self._sensors[shape] = mi.load_dict({**camera, "to_world": mi.ScalarTransform4f(pose)})
+        return self._sensors[shape], shape, pose
+
+
+#: Rec. 709, as a luminance film weights its colours.
+_LUMINANCE = np.array([[0.212671], [0.715160], [0.072169]], np.float32)
+#: Properties that Mitsuba's own estimators do not know.
+ESTIMATOR_BUDGETS = ("primal_spp", "interior_spp", "primary_spp", "indirect_spp", "interior", "primary", "indirect")
+
+
+def _channels(film: Any, where: str | Path) -> int:
+    """Channels of a developed film: 1, 3, or 4 with alpha (which is not compared)."""
+    film.prepare([])
+    channels = int(film.develop().shape[-1])
+    if channels not in (1, 3, 4):
+        raise InputError(f"the film has {channels} channels, one of rgb, rgba and luminance was expected", where)
+    return channels
+
+
+def _matrix(value: Any, where: str) -> np.ndarray:
+    array = np.array(value.matrix if hasattr(value, "matrix") else value, np.float64)
+    if array.size != 16:
+        raise InputError(f"to_world has {array.size} numbers, a 4x4 matrix was expected", where)
+    matrix = array.reshape(4, 4)
+    turn = matrix[:3, :3] / np.cbrt(abs(np.linalg.det(matrix[:3, :3])) or 1.0)
+    if not np.all(np.isfinite(matrix)) or not np.allclose(turn @ turn.T, np.eye(3), atol=1e-3):
+        raise InputError("to_world is not a rotation and a translation", where)
+    if np.linalg.det(turn) < 0:
+        raise InputError(
+            "to_world mirrors (its determinant is negative)", where, remedy="check the camera convention of the file"
+        )
+    return matrix

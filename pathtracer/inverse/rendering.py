@@ -1,0 +1,178 @@
+"""One gradient step of one view as a recorded program: two primal renders, the loss, and one adjoint pass.
+
+`dr.freeze` records the kernels that a call launches and replays them for the next call without tracing the Python code again.
+Everything that differs between steps and between views of the same film is therefore an input: seeds, target, weights,
+exposure, and through the scene's parameters the lights and the camera's pose. A program is recorded once per film shape
+and sample count.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from integrators.errors import GradientWarning, UnsupportedGradient
+
+from .losses import Loss
+
+#: Samples (pixels x spp) of one launch; more are rendered in passes so that memory stays bounded.
+PASS_SAMPLES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Target:
+    """A view's inputs of the program, on the device.
+
+    Attributes:
+        image: (H, W, C) what was observed.
+        weight: (H, W, C) weight of each value, summing to 1 over the image.
+        exposure: factor on the render (opaque `mi.Float`).
+    """
+
+    image: Any
+    weight: Any
+    exposure: Any
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples per pixel of a step, and the passes they are split into.
+
+    Attributes:
+        primal: of each of the two primal renders.
+        adjoint: of the adjoint pass.
+        passes: every launch is split into so many.
+    """
+
+    primal: int
+    adjoint: int
+    passes: int = 1
+
+    @classmethod
+    def plan(cls, primal: int, adjoint: int, pixels: int, limit: int = PASS_SAMPLES) -> Samples:
+        """Halve `primal` between two independent renders and split what does not fit into `limit`."""
+        half = max(1, primal // 2)
+        passes = max(1, -(-max(half, adjoint) * pixels // limit))
+        passes = min(passes, half, adjoint)
+        return cls(half // passes, adjoint // passes, passes)
+
+    @property
+    def total(self) -> int:
+        """Camera paths per pixel of the whole step."""
+        return (2 * self.primal + self.adjoint) * self.passes
+
+
+def make_program(integrator: Any, loss: Loss, samples: Samples) -> Callable[..., tuple[Any, ...]]:
+    """The program `(scene, params, sensor, target, weight, exposure, seeds) -> (loss, variance, bad, image, noise)`.
+
+    It leaves the gradient in whatever the scene's parameters are attached to.
+
+    Args:
+        seeds: three opaque `mi.UInt32`: two primal renders, adjoint. Passes count up from them.
+    Returns:
+        loss: sum of weighted losses, `mi.Float`; variance: its Monte Carlo variance, from the difference of the two renders
+        (pixels taken as independent); bad: non-finite pixels, which take no part; image: (H, W, C) the mean of both; noise:
+        (H, W, C) an estimate of the image's variance from this one pair.
+    """
+    import drjit as dr
+    import mitsuba as mi
+
+    def primal(scene: Any, sensor: Any, seed: Any) -> Any:
+        total = None
+        for k in range(samples.passes):
+            image = dr.detach(integrator.render(scene, sensor=sensor, seed=seed + k, spp=samples.primal))
+            total = image if total is None else total + image
+        return total / samples.passes
+
+    def program(
+        scene: Any, params: Any, sensor: Any, target: Any, weight: Any, exposure: Any, seeds: Any
+    ) -> tuple[Any, ...]:
+        a = primal(scene, sensor, seeds[0]) * exposure
+        b = primal(scene, sensor, seeds[1]) * exposure
+        fine = dr.isfinite(a) & dr.isfinite(b)
+        a, b = dr.select(fine, a, 0), dr.select(fine, b, 0)
+        weight = dr.select(fine, weight, 0)
+        mean = 0.5 * (a + b)
+        slope = loss.slope(mean, target, dr) * weight
+        value = dr.sum(loss.value(a, b, target, dr) * weight, axis=None)
+        variance = dr.sum(dr.square(0.5 * slope * (a - b)), axis=None)
+        bad = dr.sum(dr.select(fine, mi.TensorXf(0.0), 1), axis=None)
+        # only the value of the image is needed: keep the adjoint pass from holding on to how it was made
+        noise = dr.square(0.5 * (a - b))
+        dr.eval(value, variance, bad, mean, noise, slope)
+        adjoint = slope * exposure / samples.passes
+        for k in range(samples.passes):
+            integrator.render_backward(scene, params, adjoint, sensor=sensor, seed=seeds[2] + k, spp=samples.adjoint)
+        return value, variance, bad, mean, noise
+
+    return program
+
+
+class FrozenProgram:
+    """A program that is recorded at its first call; estimators that cannot be recorded are traced at every call instead.
+
+    Attributes:
+        frozen: whether calls replay a recording.
+    """
+
+    def __init__(self, integrator: Any, loss: Loss, samples: Samples, freeze: bool = True) -> None:
+        import drjit as dr
+
+        self.samples = samples
+        self._plain = make_program(integrator, loss, samples)
+        self._recorded = dr.freeze(self._plain, limit=8, warn_after=64) if freeze else None
+        self._proven = False
+
+    @property
+    def frozen(self) -> bool:
+        return self._recorded is not None
+
+    @property
+    def recordings(self) -> int:
+        """How many times the program was recorded (0 when it is traced at every call)."""
+        return int(self._recorded.n_recordings) if self._recorded is not None else 0
+
+    def __call__(self, *inputs: Any) -> tuple[float, float, int, Any, Any]:
+        """Run; returns (loss, variance, bad pixels, image tensor, noise tensor)."""
+        value, variance, bad, image, noise = self._run(inputs)
+        return _scalar(value), _scalar(variance), round(_scalar(bad)), image, noise
+
+    def _run(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        if self._recorded is not None:
+            try:
+                result = self._recorded(*inputs)
+                self._proven = True
+                return result
+            except UnsupportedGradient:
+                raise
+            except Exception as error:
+                if self._proven:
+                    raise
+                # The same call outside a recording tells a fault of the scene from one of the recording.
+                self._recorded = None
+                result = self._plain(*inputs)
+                warnings.warn(
+                    GradientWarning(
+                        "step-not-recorded",
+                        f"the estimator cannot be recorded ({_first_cause(error)})",
+                        "every step is traced again, which costs time but changes no number",
+                    ),
+                    stacklevel=2,
+                )
+                return result
+        return self._plain(*inputs)
+
+
+def _scalar(value: Any) -> float:
+    return float(np.asarray(value).ravel()[0])
+
+
+def _first_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip().splitlines()
+    return text[-1] if text else type(error).__name__

@@ -1,0 +1,189 @@
+"""Adam in stages, with averaging: first fast, then precise.
+
+Adam (Kingma and Ba 2015) moves every latent number by about its rate per step, whatever the gradient's scale, and never comes to
+rest on a noisy gradient. So it runs in stages. In each the rate is constant until statistics say that nothing moves any more
+(the loss is flat and the gradients only scatter around zero, see `stopping.py`) or the stage's share of the budget is spent;
+then the rate drops, and the noise with it. The answer is the average of the later iterates of a stage (Polyak and Juditsky
+1992), whose noise falls with their number.
+
+The second moment forgets within about ten steps: gradients shrink by orders of magnitude on the way, and a long memory of
+the large ones at the start would stop the small ones (a wall's colour) while the large one (the lamp) settles.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import UsageError
+from ..stopping import gradients_balance, is_flat
+from . import Move
+
+if TYPE_CHECKING:
+    from ..objective import Evaluation, Objective
+
+#: Each stage's share of the budget, counted from the start of the run.
+_SHARES = (0.5, 0.75, 1.0)
+#: Tests need so many steps of a stage; the last one averages longer, as its length decides how precise the answer is.
+_SHORTEST = (24, 24, 72)
+#: Gradients kept for the tests.
+_WINDOW = 200
+#: The average forgets the early iterates of a stage: the weight of iterate k falls as (k / t)^3.
+_TAIL = 3
+#: Latent vectors larger than this are tested on a fixed random subset of their numbers.
+_TESTED = 4096
+
+
+@dataclass
+class Adam:
+    """First-order solver for any number of unknowns.
+
+    Args:
+        iterations: most steps.
+        seconds: most wall time of the steps, None for no limit.
+        rate: factor on the latent step sizes of all parameters.
+        decay: factor on the rate from stage to stage.
+        beta1, beta2: memory of the first and second moment.
+        stop: "auto" ends stages by statistics, "never" uses the whole budget.
+    """
+
+    iterations: int = 400
+    seconds: float | None = None
+    rate: float = 1.0
+    decay: float = 0.3
+    beta1: float = 0.9
+    beta2: float = 0.9
+    stop: str = "auto"
+    name: str = field(default="adam", init=False)
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise UsageError(f"iterations is {self.iterations}, at least 1 was expected", where="solver")
+        for what, value in (("beta1", self.beta1), ("beta2", self.beta2), ("decay", self.decay)):
+            if not 0 <= value < 1:
+                raise UsageError(f"{what} is {value}, a number in [0, 1) was expected", where="solver")
+        if self.stop not in ("auto", "never"):
+            raise UsageError(f"stop is {self.stop!r}, 'auto' or 'never' was expected", where="solver")
+        self._restored: dict[str, np.ndarray] | None = None
+
+    def _begin(self, objective: Objective) -> None:
+        n = objective.start.size
+        self._u = objective.start.copy()
+        self._mean, self._square = np.zeros(n), np.zeros(n)
+        self._average = self._u.copy()
+        self._step = self._stage = self._updates = self._in_stage = self._averaged = 0
+        self._losses: list[float] = []
+        self._gradients: list[np.ndarray] = []
+        self._elapsed = 0.0
+
+    def steps(self, objective: Objective) -> Iterator[Move]:
+        """See the module's docstring."""
+        self._begin(objective)
+        rng = np.random.default_rng(0)
+        n = objective.start.size
+        self._tested = np.arange(n) if n <= _TESTED else np.sort(rng.choice(n, _TESTED, replace=False))
+        if self._restored is not None:
+            self._load(self._restored)
+        else:
+            objective.weigh(self._u, 0)
+        while True:
+            began = time.perf_counter()
+            evaluation = objective.evaluate(self._u, self._step)
+            latent = self._u.copy()
+            rate = self.rate * self.decay**self._stage
+            if evaluation.finite:
+                self._update(objective, evaluation, rate)
+            self._step += 1
+            self._elapsed += time.perf_counter() - began
+            move = Move(
+                latent=latent,
+                estimate=self._average.copy(),
+                evaluation=evaluation,
+                taken=evaluation.finite,
+                stage=f"stage {self._stage + 1}/{len(_SHARES)}",
+                rate=rate,
+                done=self._advance(objective),
+            )
+            yield move
+            if move.done:
+                return
+
+    def _update(self, objective: Objective, evaluation: Evaluation, rate: float) -> None:
+        g = evaluation.gradient
+        self._updates += 1
+        self._mean += (1 - self.beta1) * (g - self._mean)
+        self._square += (1 - self.beta2) * (g * g - self._square)
+        mean = self._mean / (1 - self.beta1**self._updates)
+        scale = np.sqrt(self._square / (1 - self.beta2**self._updates))
+        # a number without gradient (an unlit light, an unseen texel) stays where it is
+        direction = np.divide(mean, scale, out=np.zeros_like(mean), where=scale > 0)
+        self._u = np.clip(self._u - rate * objective.rates * direction, objective.lower, objective.upper)
+        self._in_stage += 1
+        self._losses.append(evaluation.loss)
+        self._gradients.append(g[self._tested].astype(np.float32))
+        del self._losses[:-_WINDOW], self._gradients[:-_WINDOW]
+        self._averaged += 1
+        weight = min(1.0, (_TAIL + 1) / (self._averaged + _TAIL))
+        self._average += weight * (self._u - self._average)
+
+    def _advance(self, objective: Objective) -> str:
+        """Go to the next stage when this one is over; returns why the run is over, or ""."""
+        spent = self._step / self.iterations
+        if self.seconds is not None:
+            spent = max(spent, self._elapsed / self.seconds)
+        if spent >= 1:
+            return "budget"
+        over = spent >= _SHARES[self._stage]
+        settled = self.stop == "auto" and self._settled()
+        if not (over or settled):
+            return ""
+        if self._stage == len(_SHARES) - 1:
+            return "settled"
+        self._stage += 1
+        self._in_stage = self._averaged = 0
+        self._u = self._average.copy()
+        self._losses, self._gradients = [], []
+        objective.weigh(self._u, self._step)
+        return ""
+
+    def _settled(self) -> bool:
+        count = min(self._in_stage, len(self._losses))
+        if count < _SHORTEST[self._stage]:
+            return False
+        half = slice(-(count // 2), None)
+        return is_flat(self._losses[half]) and gradients_balance(self._gradients[half])
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that the next step depends on."""
+        counters = [self._step, self._stage, self._updates, self._in_stage, self._averaged]
+        gradients = np.array(self._gradients, np.float32).reshape(len(self._gradients), self._tested.size)
+        return {
+            "latent": self._u,
+            "mean": self._mean,
+            "square": self._square,
+            "average": self._average,
+            "counters": np.array(counters, np.int64),
+            "elapsed": np.array([self._elapsed]),
+            "losses": np.array(self._losses, np.float64),
+            "gradients": gradients,
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from `state`."""
+        self._restored = dict(state)
+
+    def _load(self, state: Mapping[str, np.ndarray]) -> None:
+        if state["latent"].shape != self._u.shape:
+            raise UsageError(f"the checkpoint holds {state['latent'].size} numbers, the problem {self._u.size}")
+        self._u, self._average = state["latent"].copy(), state["average"].copy()
+        self._mean, self._square = state["mean"].copy(), state["square"].copy()
+        self._step, self._stage, self._updates, self._in_stage, self._averaged = (int(c) for c in state["counters"])
+        self._elapsed = float(state["elapsed"][0])
+        self._losses = [float(x) for x in state["losses"]]
+        self._gradients = list(state["gradients"])
