@@ -58,6 +58,14 @@ class _ScenePath(click.ParamType):
 
         return value if isinstance(value, Path) else resolve_scene(value)
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        from pathtracer.scenes.bundled import bundled
+
+        names = [CompletionItem(b.name, help=b.description) for b in bundled() if b.name.startswith(incomplete)]
+        return [*names, CompletionItem(incomplete, type="file")]
+
 
 SCENE = _ScenePath()
 

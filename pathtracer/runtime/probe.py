@@ -34,6 +34,8 @@ try:
 except (ImportError, ValueError, OSError):
     pass
 kept = [ctypes.CDLL(name) for name in preload]
+if path:
+    kept.append(ctypes.CDLL(path))  # says why a library cannot be loaded; Dr.Jit only says that it was not found
 """
 
 _LLVM_PROBE = (
