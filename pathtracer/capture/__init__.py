@@ -11,6 +11,7 @@ from .images import (
     read_picture,
     srgb_to_linear,
     to_8bit,
+    write_channels,
     write_image,
 )
 from .views import View, Views, check_films, load_views, read_mask, resample
@@ -31,5 +32,6 @@ __all__ = [
     "resample",
     "srgb_to_linear",
     "to_8bit",
+    "write_channels",
     "write_image",
 ]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -218,7 +219,7 @@ def _decode_float(path: Path, header: ImageHeader) -> npt.NDArray[Any]:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path):
+def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends well.
 
     Raises:
@@ -285,3 +286,27 @@ def to_8bit(array: npt.ArrayLike, color: str = "auto", alpha: bool = True) -> np
         encoded = np.concatenate([encoded, np.clip(data[..., 3:], 0, 1)], axis=-1)
     out = np.nan_to_num(encoded * 255 + 0.5).astype(np.uint8)
     return out[..., 0] if out.shape[-1] == 1 else out
+
+
+def write_channels(path: str | Path, channels: Mapping[str, npt.ArrayLike]) -> Path:
+    """Write named (H, W) float channels into one EXR file, for example R, G, B and `depth.T`.
+
+    Raises:
+        UsageError: the suffix is not .exr, or the channels differ in size.
+        StorageFault: the disk is full or the folder not writable.
+    """
+    import mitsuba as mi
+
+    path = Path(path)
+    if path.suffix.lower() != ".exr":
+        raise UsageError("only EXR files hold named channels", path, remedy="name the file .exr")
+    planes = [np.asarray(c, np.float32) for c in channels.values()]
+    if len({p.shape for p in planes}) != 1 or planes[0].ndim != 2:
+        raise UsageError(f"channels of one size (H, W) were expected, not {[p.shape for p in planes]}", path)
+    bitmap = mi.Bitmap(np.ascontiguousarray(np.stack(planes, axis=-1)), channel_names=list(channels))
+    with atomic_path(path) as temporary:
+        try:
+            bitmap.write(str(temporary))
+        except RuntimeError as error:
+            raise StorageFault(f"cannot be written: {error}", path) from error
+    return path
