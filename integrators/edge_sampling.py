@@ -6,7 +6,9 @@ from typing import Any
 
 import mitsuba as mi
 
+from .boundary.lights import Lights
 from .boundary.primary import primary_term
+from .boundary.shadow import shadow_term
 from .boundary.silhouettes import MeshTopology, Silhouettes
 from .path_replay import PathReplay
 
@@ -18,12 +20,16 @@ class EdgeSampling(PathReplay):
         super().__init__(props)
         self.primary_spp = int(props.get("primary_spp", 0))
         self.primary = bool(props.get("primary", True))
+        self.shadow_spp = int(props.get("shadow_spp", 0))
+        self.shadow = bool(props.get("shadow", True))
         self._topology: MeshTopology | None = None
 
     def derivative_terms(self, params: Any) -> list[tuple[Any, int]]:
         terms = super().derivative_terms(params)
         if self.primary:
             terms.append((self.primary_boundary, self.primary_spp))
+        if self.shadow and self.max_depth >= 2:
+            terms.append((self.shadow_boundary, self.shadow_spp))
         return terms
 
     def curves(self, scene: mi.Scene) -> Silhouettes:
@@ -33,3 +39,6 @@ class EdgeSampling(PathReplay):
 
     def primary_boundary(self, mode, scene, params, sensor, seed, spp, grad_in):
         return primary_term(self, mode, scene, self.curves(scene), sensor, seed, spp, grad_in)
+
+    def shadow_boundary(self, mode, scene, params, sensor, seed, spp, grad_in):
+        return shadow_term(self, mode, scene, self.curves(scene), Lights(scene), sensor, seed, spp, grad_in)

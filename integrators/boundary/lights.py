@@ -1,0 +1,183 @@
+"""Points on the lights, followed by derivatives: the far end y of a shadow boundary.
+
+A light vertex is a position that stays with its emitter (point, spot, projector, a point of an area light) or a direction
+at infinity (directional light; environment, whose directions are fixed in the world). That is the parametrisation of the
+interior term, so a boundary must use it too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import drjit as dr
+import mitsuba as mi
+
+from ..errors import UnsupportedGradient
+from .view import View
+
+#: Fraction of the scene's size by which shadow rays stay clear of their ends, along the ray: unlike an offset along the
+#: normal this leaves the ray where it is, and with it the shadow edge.
+NUDGE = 1e-4
+
+
+@dataclass
+class LightVertex:
+    """A sampled point y of a light.
+
+    Attributes:
+        p: (N,) attached position, or unit direction towards the light if `far`.
+        far: (N,) whether the light is at infinity.
+        emitter: (N,) `mi.EmitterPtr`.
+        record: (N,) the position sample on an area light.
+        density: (N,) of y per unit area or solid angle; 1 for delta lights.
+        delta: (N,) whether the light is a delta light.
+    """
+
+    p: mi.Point3f
+    far: mi.Bool
+    emitter: mi.EmitterPtr
+    record: mi.PositionSample3f
+    density: mi.Float
+    delta: mi.Bool
+
+    def view(self) -> View:
+        """The light vertex as a viewpoint, detached."""
+        return View(dr.detach(self.p), self.far)
+
+
+class Lights:
+    """All emitters of a scene, at its current parameters.
+
+    Raises:
+        UnsupportedGradient: an emitter whose shadows have no known geometry.
+    """
+
+    def __init__(self, scene: mi.Scene, extended: bool = True, delta: bool = True) -> None:
+        positions, far, kinds, index, self.shapes = [], [], [], [], []
+        self.centres, self.radii = [], []
+        dummy = dr.zeros(mi.SurfaceInteraction3f)
+        for i, emitter in enumerate(scene.emitters()):
+            name = emitter.class_name()
+            is_delta = mi.has_flag(emitter.flags(), mi.EmitterFlags.Delta)
+            if not (delta if is_delta else extended):
+                continue
+            if name == "DirectionalArea":
+                raise UnsupportedGradient(
+                    "the shadows of a directionalarea light have no known boundary",
+                    key=emitter.id(),
+                    remedy="use a directional light, or finite_difference",
+                )
+            shape = emitter.get_shape()
+            at_infinity = mi.has_flag(emitter.flags(), mi.EmitterFlags.Infinite)
+            p = mi.Point3f(0, 0, 1)
+            if is_delta:
+                # The sample's own position is attached to the light's transform; a directional light has a direction
+                ds, _ = emitter.sample_direction(dummy, mi.Point2f(0.5))
+                p = mi.Point3f(ds.d) if at_infinity else mi.Point3f(ds.p)
+                if name == "PointLight":
+                    p = mi.Point3f(mi.traverse(emitter)["position"])
+            positions.append(p)
+            far.append(at_infinity)
+            kinds.append(0 if is_delta else 2 if at_infinity else 1)
+            index.append(i)
+            self.shapes.append(shape)
+            if shape is not None and not is_delta:
+                box = shape.bbox()
+                self.centres.append(box.center())
+                self.radii.append(float(dr.norm(box.extents())) / 2)
+            else:
+                self.centres.append(None)
+                self.radii.append(0.0)
+        self.size = len(index)
+        self.kinds = kinds
+        if not self.size:
+            return
+        self.kind = mi.UInt32(kinds)
+        self.index = mi.UInt32(index)
+        self.far = mi.Bool(far)
+        parts = [[p[i] for p in positions] for i in range(3)]
+        self.p = mi.Point3f(*(part[0] if self.size == 1 else dr.concat(part) for part in parts))
+        self.emitters = scene.emitters_dr()
+        self.moving_shapes = any(s is not None and s.parameters_grad_enabled() for s in self.shapes)
+
+    def grad_enabled(self) -> bool:
+        """Whether any light moves."""
+        return bool(self.size) and (dr.grad_enabled(self.p) or self.moving_shapes)
+
+    def viewpoint(self, number: int) -> tuple[View, float] | None:
+        """A representative viewpoint of a light and the radius in which its points lie; None for an environment."""
+        if self.kinds[number] == 2:
+            return None
+        if self.kinds[number] == 1:
+            return View(mi.Point3f(self.centres[number]), mi.Bool(False)), self.radii[number]
+        at = mi.UInt32(number)
+        return View(dr.gather(mi.Point3f, dr.detach(self.p), at), dr.gather(mi.Bool, self.far, at)), 0.0
+
+    def sample(self, number: mi.UInt32, sample: mi.Point2f, active: mi.Bool) -> LightVertex:
+        """A point of the given light.
+
+        Args:
+            number: (N,) which light, in the order of this list.
+            sample: (N,) uniform in the unit square.
+        """
+        p = mi.Point3f(dr.gather(mi.Point3f, self.p, number, active))
+        with dr.suspend_grad():
+            kind = dr.gather(mi.UInt32, self.kind, number, active)
+            far = dr.gather(mi.Bool, self.far, number, active)
+            emitter = dr.gather(mi.EmitterPtr, self.emitters, dr.gather(mi.UInt32, self.index, number, active), active)
+            density = mi.Float(1)
+            record = dr.zeros(mi.PositionSample3f)
+        if 1 in self.kinds:
+            area = active & (kind == 1)
+            with dr.resume_grad(when=self.moving_shapes):
+                on_shape = emitter.get_shape().sample_position(0, sample, area)
+            p = mi.Point3f(dr.select(area, on_shape.p, p))
+            record = dr.detach(on_shape)
+            density = dr.select(area, record.pdf, density)
+        if 2 in self.kinds:
+            sky = active & (kind == 2)
+            with dr.suspend_grad():
+                ds, _ = emitter.sample_direction(dr.zeros(mi.SurfaceInteraction3f), sample, sky)
+            p = mi.Point3f(dr.select(sky, mi.Point3f(dr.detach(ds.d)), p))
+            density = dr.select(sky, ds.pdf, density)
+        return LightVertex(p, far, emitter, record, density, kind == 0)
+
+
+def arriving(y: LightVertex, si: mi.SurfaceInteraction3f, active: mi.Bool) -> tuple[mi.Spectrum, mi.Vector3f]:
+    """What y alone sends to a point, as if nothing stood between: irradiance over cosine, per unit area or angle of y.
+
+    Returns:
+        (emission times geometry at the light, divided by the density of y; unit direction towards the light).
+    """
+    with dr.suspend_grad():
+        active = active & (y.density > 0)
+        p = mi.Point3f(dr.detach(y.p))
+        to_y = mi.Vector3f(p - si.p)
+        distance = dr.norm(to_y)
+        d = dr.select(y.far, mi.Vector3f(p), to_y / distance)
+        _, w_delta = y.emitter.sample_direction(si, mi.Point2f(0.5), active & y.delta)
+        ds = dr.zeros(mi.DirectionSample3f, dr.width(si))
+        ds.p, ds.n, ds.uv, ds.d, ds.dist = p, y.record.n, y.record.uv, d, distance
+        ds.pdf, ds.emitter = y.density, y.emitter
+        value = y.emitter.eval_direction(si, ds, active & ~y.delta)
+        geometry = dr.select(y.far, 1, dr.abs_dot(y.record.n, d) / dr.square(distance))
+        value = dr.select(y.delta, w_delta, value * geometry / y.density)
+        return dr.select(active & dr.all(dr.isfinite(value)), value, 0), d
+
+
+def unshadowed(scene: mi.Scene, y: LightVertex, x: mi.Point3f, size: mi.Float, active: mi.Bool) -> mi.Bool:
+    """Whether nothing stands between x and the light vertex; the ray passes exactly through both.
+
+    Args:
+        size: a length of the order of the scene, for the clearance at the ends.
+    """
+    p = mi.Point3f(dr.detach(y.p))
+    clearance = NUDGE * size
+    to_x = mi.Vector3f(x - p)
+    distance = dr.norm(to_x)
+    d = dr.select(y.far, mi.Vector3f(p), to_x / distance)
+    # From the light to x, or from x to infinity; a point light has no surface to keep clear of
+    start = dr.select(y.delta & ~y.far, 0, clearance)
+    origin = mi.Point3f(dr.select(y.far, mi.Vector3f(x), mi.Vector3f(p)) + d * start)
+    reach = dr.select(y.far, dr.largest(mi.Float), distance - start - clearance)
+    return active & (reach > 0) & ~scene.ray_test(mi.Ray3f(origin, d, reach, 0, []), active)

@@ -1,0 +1,249 @@
+"""Boundary term of light that arrives directly at what the camera sees: the edges of shadows, as curves on the film.
+
+Fix a point y of a light. The direct light that y alone contributes is a function on the film that jumps where the line from
+y touches a silhouette x_B and continues to the receiver X. As θ changes, that curve moves over the film, whoever moved:
+occluder, receiver, light or camera.
+
+    X(t, θ)  = line y(θ) x_B(t, θ)  ∩  tangent plane of the receiver at X, following it                  (E6)
+    dI_j     = ∫ dy ∫ h_j(u) [C_y(u − εn) − C_y(u + εn)] n·u̇ |du| ,   u = film position of X              (E7)
+
+C_y(u) is the contribution of y alone to the camera ray through u, with its shadow ray. Delta lights have one y, area
+lights are sampled by area, environments by direction. Unbiased up to ε; one-dimensional, hence of low variance, for
+delta lights.
+
+Source: design of this project; the planar special case is in Loubet et al. 2019, section 3.2 (there by reparametrisation).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import drjit as dr
+import mitsuba as mi
+
+from .camera import FilmMap
+from .distribution import Discrete, stratified
+from .film import FilmSplat
+from .lights import NUDGE, Lights, LightVertex, arriving, unshadowed
+from .primary import side_distance, transparent, visible
+from .silhouettes import NON_MANIFOLD, OPEN, Silhouettes, classify
+from .stream import Stream
+
+FOLLOW = mi.RayFlags.All | mi.RayFlags.FollowShape
+
+
+class ShadowCurves:
+    """Which (light, curve element) to sample: every light gets the same share, elements by their apparent length.
+
+    Args:
+        curves: the boundary curves of the scene.
+        lights: the lights.
+    """
+
+    def __init__(self, curves: Silhouettes, lights: Lights) -> None:
+        shares = []
+        with dr.suspend_grad():
+            for number in range(lights.size):
+                parts = []
+                if curves.topology is not None:
+                    parts.append(self._edges(curves, lights, number))
+                if curves.quadrics is not None:
+                    parts.append(self._quadrics(curves, lights, number))
+                weights = mi.Float64(parts[0] if len(parts) == 1 else dr.concat(parts))
+                total = dr.sum(weights)
+                shares.append(dr.select(total > 0, weights / total, 0))
+            self.choice = Discrete(shares[0] if len(shares) == 1 else dr.concat(shares))
+        self.elements = curves.size
+
+    @staticmethod
+    def _edges(curves: Silhouettes, lights: Lights, number: int) -> mi.Float:
+        a, e, c0, c1, flags = curves.all_edges()
+        seen = lights.viewpoint(number)
+        always = (flags & (OPEN | NON_MANIFOLD)) != 0
+        n0, n1 = dr.cross(e, c0), dr.cross(c1, e)
+        length = dr.norm(e)
+        if seen is None:  # environment: the share of directions from which this edge is a silhouette
+            bend = dr.atan2(dr.norm(dr.cross(n0, n1)), dr.dot(n0, n1)) / dr.pi
+            return length * dr.select(always, 1, bend)
+        view, radius = seen
+        if radius == 0:
+            d = view.toward(a)
+            silhouette, _ = classify(d, e, c0, c1, flags)
+            angle = dr.norm(dr.cross(e, d)) / dr.squared_norm(d)
+            return dr.select(silhouette, dr.minimum(angle, length / dr.norm(d) * 4), 0)
+        # A face plane that no point of the light can cross shows the same side to all of it
+        d = view.toward(a)
+        s0, s1 = dr.dot(n0, d) / dr.norm(n0), dr.dot(n1, d) / dr.norm(n1)
+        reach = radius * 1.0001
+        same = ((s0 > reach) & (s1 > reach)) | ((s0 < -reach) & (s1 < -reach))
+        return dr.select(same & ~always, 0, length / (dr.norm(d + 0.5 * e) + radius))
+
+    @staticmethod
+    def _quadrics(curves: Silhouettes, lights: Lights, number: int) -> mi.Float:
+        assert curves.quadrics is not None
+        centre, radius = curves.quadrics.bounds()
+        seen = lights.viewpoint(number)
+        if seen is None:
+            return dr.two_pi * radius
+        view, spread = seen
+        distance = dr.norm(view.toward(centre))
+        return dr.two_pi * radius / dr.maximum(distance + spread, radius)
+
+    def sample(self, number: mi.Float64) -> tuple[mi.UInt32, mi.UInt32, mi.Float, mi.Float]:
+        """Draw (light, element, curve parameter, probability of light and element)."""
+        item, t, probability = self.choice.sample(number)
+        light = item // self.elements
+        return light, item - light * self.elements, t, probability
+
+
+def shadow_term(
+    integrator: Any,
+    mode: dr.ADMode,
+    scene: mi.Scene,
+    curves: Silhouettes,
+    lights: Lights,
+    sensor: mi.Sensor,
+    seed: Any,
+    spp: int,
+    grad_in: mi.TensorXf | None,
+) -> mi.TensorXf | None:
+    """One launch of the boundary term of directly lit receivers that the camera sees directly.
+
+    Args:
+        spp: samples per pixel of the crop; they are spread over lights and curves.
+        grad_in: adjoint image in backward mode.
+
+    Returns:
+        The derivative image in forward mode.
+    """
+    film, camera = FilmSplat(sensor), FilmMap(sensor)
+    count = film.pixels * spp
+    with dr.suspend_grad():
+        size = scene_size(scene)
+        where = ShadowCurves(curves, lights)
+        random = Stream(seed, dr.arange(mi.UInt32, count))
+        light, index, t, probability = where.sample(stratified(count, random.next_1d()))
+        aperture = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
+        active = probability > 0
+        with dr.resume_grad():
+            y = lights.sample(light, random.next_2d(), active)
+            point = curves.sample(index, t, y.view())
+        active &= point.silhouette & (y.density > 0)
+
+        # The receiver behind the curve point, found by a ray that clears the occluder
+        p_B, p_y = dr.detach(mi.Point3f(point.p)), dr.detach(mi.Point3f(y.p))
+        d = dr.select(y.far, -mi.Vector3f(p_y), dr.normalize(mi.Vector3f(p_B - p_y)))
+        outward = point.outward(d)
+        start = mi.Point3f(p_B + outward * (NUDGE * size))
+        ray = mi.Ray3f(start, d)
+        hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
+        active &= hit.is_valid()
+        with dr.resume_grad():
+            receiver = hit.compute_surface_interaction(ray, FOLLOW, active)
+            X = project_through(y, point.p, receiver)
+            u_attached = camera.project(X, aperture)
+        n = mi.Vector3f(dr.detach(receiver.n))
+        x = mi.Point3f(dr.detach(X))
+        u = mi.Point2f(dr.detach(u_attached))
+        slide = mi.Vector3f(point.tangent - d * (dr.dot(n, point.tangent) / dr.dot(n, d)))
+        slide *= dr.select(y.far, 1, dr.norm(x - p_y) / dr.norm(p_B - p_y))
+        du = camera.project_tangent(x, slide, aperture)
+        perp = mi.Vector2f(du.y, -du.x)
+        with dr.resume_grad():
+            motion = dr.dot(perp, mi.Vector2f(u_attached))
+            motion = dr.select(active & dr.isfinite(motion), motion, 0)
+            moves = dr.grad_enabled(motion)
+        if not moves:
+            if mode == dr.ADMode.Forward:
+                return film.image(u, dr.zeros(mi.Spectrum, count), mi.Float(0), dr.zeros(mi.Ray3f).wavelengths)
+            return None
+
+        normal = dr.normalize(perp)
+        active &= film.inside(u) & camera.in_front(x) & dr.isfinite(normal.x) & dr.isfinite(normal.y)
+        if not transparent(scene) and not integrator.hide_emitters:
+            to_x, _ = camera.ray(u, aperture)
+            active &= visible(scene, mi.Ray3f(to_x), x, active)
+        scale = dr.select(active, dr.rcp(probability * mi.Float(dr.opaque(mi.Float, count))), 0)
+        δq = mi.Float(0)
+        if mode == dr.ADMode.Forward:
+            with dr.resume_grad():
+                δq = dr.detach(dr.forward_to(motion, flags=dr.ADFlag.ClearInterior))
+        dr.eval(u, normal, scale, active, δq, dr.detach(y))
+
+        jump, wavelengths = direct_jump(integrator, scene, camera, film, u, normal, aperture, y, size, active)
+        if mode == dr.ADMode.Forward:
+            value = jump * scale * δq
+            return film.image(u, dr.select(dr.all(dr.isfinite(value)), value, 0), mi.Float(0), wavelengths)
+        δvalue, _ = film.adjoint(u, wavelengths, grad_in)
+        weight = dr.sum(δvalue * jump) * scale
+        weight = dr.select(dr.isfinite(weight), weight, 0)
+        with dr.resume_grad():
+            dr.backward_from(motion * weight, flags=dr.ADFlag.ClearInterior)
+        return None
+
+
+def scene_size(scene: mi.Scene) -> mi.Float:
+    """Half the diagonal of the scene's bounding box."""
+    return dr.opaque(mi.Float, 0.5 * float(dr.norm(scene.bbox().extents())))
+
+
+def project_through(y: LightVertex, p_B: mi.Point3f, receiver: mi.SurfaceInteraction3f) -> mi.Point3f:
+    """(E6): the attached shadow point; a rotation of the receiver about the point itself does not move it."""
+    n = mi.Vector3f(dr.detach(receiver.n))
+    toward = dr.select(y.far, -mi.Vector3f(y.p), mi.Vector3f(p_B - y.p))
+    base = mi.Point3f(dr.select(y.far, mi.Vector3f(p_B), mi.Vector3f(y.p)))
+    return mi.Point3f(base + toward * (dr.dot(n, mi.Vector3f(receiver.p - base)) / dr.dot(n, toward)))
+
+
+def direct_jump(
+    integrator: Any,
+    scene: mi.Scene,
+    camera: FilmMap,
+    film: FilmSplat,
+    u: mi.Point2f,
+    normal: mi.Vector2f,
+    aperture: mi.Point2f | None,
+    y: LightVertex,
+    size: mi.Float,
+    active: mi.Bool,
+) -> tuple[mi.Spectrum, Any]:
+    """C_y(u − εn) − C_y(u + εn), with the sensor's weight; the two sides are lanes 2i and 2i + 1 of one launch."""
+    count = dr.width(u)
+    lane = dr.arange(mi.UInt32, 2 * count)
+    pair, far_side = lane >> 1, (lane & 1) == 1
+    ε = side_distance(film)
+    at, n = dr.gather(mi.Point2f, u, pair), dr.gather(mi.Vector2f, normal, pair)
+    lens = None if aperture is None else dr.gather(mi.Point2f, aperture, pair)
+    both = dr.gather(mi.Bool, active, pair)
+    light = dr.gather(LightVertex, dr.detach(y), pair)
+    ray, weight = camera.ray(mi.Point2f(at + dr.select(far_side, ε, -ε) * n), lens)
+    C = direct_contribution(integrator, scene, mi.RayDifferential3f(dr.detach(ray)), light, size, both)
+    C = dr.select(both & dr.all(dr.isfinite(C)), C * dr.detach(weight), 0)
+    dr.eval(C)
+    first = 2 * dr.arange(mi.UInt32, count)
+    return dr.gather(mi.Spectrum, C, first) - dr.gather(mi.Spectrum, C, first + 1), ray.wavelengths
+
+
+def direct_contribution(
+    integrator: Any,
+    scene: mi.Scene,
+    ray: mi.RayDifferential3f,
+    y: LightVertex,
+    size: mi.Float,
+    active: mi.Bool,
+) -> mi.Spectrum:
+    """C_y: radiance that leaves the first surface along a camera ray backwards because of y alone."""
+    hit = scene.ray_intersect_preliminary(ray, coherent=True, active=active)
+    if integrator.hide_emitters:
+        skip = hit.is_valid() & (hit.shape.emitter() != None) & active  # noqa: E711
+        at_emitter = hit.compute_surface_interaction(ray, mi.RayFlags.Minimal, skip)
+        hit[skip] = integrator.skip_area_emitters(scene, at_emitter.spawn_ray(ray.d), True, skip)
+    active = active & hit.is_valid()
+    si = hit.compute_surface_interaction(ray, mi.RayFlags.All, active)
+    bsdf = si.bsdf(ray)
+    active &= mi.has_flag(bsdf.flags(), mi.BSDFFlags.Smooth)
+    light, d = arriving(y, si, active)
+    value = bsdf.eval(mi.BSDFContext(), si, si.to_local(d), active) * light
+    active &= dr.any(value != 0)
+    active &= unshadowed(scene, y, si.p, size, active)
+    return dr.select(active, value, 0)
