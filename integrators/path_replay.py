@@ -273,6 +273,9 @@ class SceneTraits:
         lobes = mi.BSDFFlags.Delta | mi.BSDFFlags.Null
         self.has_delta_lobes = any(mi.has_flag(b.flags(), lobes) for b in bsdfs)
         self.masks = [b for b in bsdfs if b.class_name() == "MaskBSDF" and mi.has_flag(b.flags(), mi.BSDFFlags.Delta)]
+        plastics = [b for b in bsdfs if b.class_name() == "SmoothPlastic"]
+        self.plastics = [(b, mi.traverse(b)["eta"]) for b in plastics]
+        self.resample_lobes = any(mi.has_flag(b.flags(), mi.BSDFFlags.Delta) and b not in plastics for b in bsdfs)
 
 
 def geometric_term(to_point: mi.Vector3f, si: mi.SurfaceInteraction3f) -> mi.Float:
@@ -361,8 +364,17 @@ def lobe_value(
     probability is the lobe itself, whatever the probability depends on.
     """
     null = active & mi.has_flag(bs.sampled_type, mi.BSDFFlags.Null)
-    again, weight = bsdf.sample(ctx, si, u1, u2, active & ~null)
-    lobe = weight * again.pdf
+    lobe = weight = mi.Spectrum(1)
+    if traits.resample_lobes:
+        again, weight = bsdf.sample(ctx, si, u1, u2, active & ~null)
+        lobe = weight * again.pdf
+    for plastic, eta in traits.plastics:
+        # Its selection probability carries derivatives that cancel here, but that Dr.Jit 1.5 cannot propagate forward
+        coat = mi.Spectrum(1)
+        if "specular_reflectance" in str(mi.traverse(plastic)):
+            coat = bsdf.eval_attribute("specular_reflectance", si, active)
+        coat *= mi.fresnel(dr.abs(mi.Frame3f.cos_theta(si.wi)), eta)[0]
+        lobe = dr.select(bsdf == mi.BSDFPtr(plastic), coat, lobe)
     for mask in traits.masks:
         # Mask divides by a detached opacity, hence probability and weight both carry its derivative
         lobe = dr.select(bsdf == mi.BSDFPtr(mask), weight, lobe)

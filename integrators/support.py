@@ -9,12 +9,19 @@ import mitsuba as mi
 
 from .errors import UnsupportedGradient
 
+_TABLE = (
+    "Mitsuba tabulates the transmittance of a roughplastic without derivatives, which would give a wrong gradient",
+    "use a principled material, or finite_difference",
+)
+
 #: (class of the owner, name of the parameter) -> why it cannot be differentiated, what to do.
 _UNSUPPORTED: dict[tuple[str, str], tuple[str, str]] = {
     ("SmoothDielectric", "eta"): (
         "the index of a smooth dielectric turns the refracted ray itself, which detached sampling keeps fixed",
         "use a roughdielectric with a small alpha, or finite_difference",
     ),
+    ("RoughPlastic", "alpha"): _TABLE,
+    ("RoughPlastic", "eta"): _TABLE,
 }
 
 _MEDIUM = (
@@ -37,7 +44,10 @@ def refusal(params: mi.SceneParameters, key: str) -> tuple[str, str] | None:
         return None
     if isinstance(owner, (mi.Medium, mi.PhaseFunction)):
         return _MEDIUM
-    return _UNSUPPORTED.get((type_name(owner), key.rsplit(".", 1)[-1]))
+    name = key.rsplit(".", 1)[-1]
+    if type_name(owner) == "UniformSpectrum":  # "blend.weight.value": the owner that matters is one level up
+        name = key.rsplit(".", 2)[-2]
+    return _UNSUPPORTED.get((type_name(owner), name))
 
 
 def type_name(owner: Any) -> str:

@@ -99,7 +99,8 @@ class Estimation:
         """Take one step; None when the run is over.
 
         Raises:
-            Diverged: too many steps without a finite gradient, or the loss exploded; `error.result` is a function that gives
+            Diverged: too many steps without a finite gradient, or the loss exploded; `error.result` is a function that
+            gives
                 the best state.
         """
         if self._began is None:
@@ -156,7 +157,7 @@ class Estimation:
             view, seed = step.skipped[0]
             if self._skipped == 1:
                 self.warnings.append(
-                    f"step {step.index}: the gradient of view {view!r} with seed {seed} is not finite, the step was skipped"
+                    f"step {step.index} was skipped: the gradient of view {view!r} with seed {seed} is not finite"
                 )
             if self._skipped_in_row >= SKIP_LIMIT or (
                 len(self.history) >= 40 and self._skipped > 0.25 * len(self.history)

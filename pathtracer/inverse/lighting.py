@@ -1,9 +1,9 @@
 """Which emitters shine in a view: photographs of one object under one light after the other.
 
-An emitter that is off in a view has every factor of its radiance set to zero there: what is rendered is exactly the sum over
-the lit emitters, and nothing reaches the parameters of the others. Lights without extent also leave the sampling
-distribution (a path picks one emitter, and picking dark ones is waste). Lights that a path can run into keep their place in
-it: their sampling weight is part of multiple importance sampling and is a constant of the compiled program.
+An emitter that is off in a view has every factor of its radiance set to zero there: what is rendered is exactly the sum
+over the lit emitters, and nothing reaches the parameters of the others. Lights without extent also leave the sampling
+distribution (a path picks one emitter, and picking dark ones is waste). Lights that a path can run into keep their
+place in it: their sampling weight is part of multiple importance sampling and is a constant of the compiled program.
 """
 
 from __future__ import annotations

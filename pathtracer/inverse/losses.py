@@ -2,9 +2,9 @@
 
 A render is noisy, and a nonlinear function of a noisy image has another mean than the function of the mean image: the
 square, for one, is too large by the variance. So every loss sees two independent renders `a` and `b` of the same view,
-and the squared ones multiply their residuals, E[(a - t)(b - t)] = (E a - t)(E b - t). Their slope is linear in the image
-and therefore unbiased as it is; it is multiplied with an adjoint pass of a third, independent seed. The other losses
-keep a bias that falls as 1/spp.
+and the squared ones multiply their residuals, E[(a - t)(b - t)] = (E a - t)(E b - t). Their slope is linear in the
+image and therefore unbiased as it is; it is multiplied with an adjoint pass of a third, independent seed. The other
+losses keep a bias that falls as 1/spp.
 
 The formulas take NumPy arrays or Dr.Jit tensors; `lib` is the module that has their functions.
 """
@@ -64,8 +64,8 @@ class RelativeL2(Loss):
 class NoiseWeighted(Loss):
     """Squared differences over the Monte Carlo variance of the render: a noisy pixel says little, a clean one much.
 
-    These are the weights of the best linear unbiased estimate (Gauss-Markov). The variance comes from earlier renders than
-    the one that it weights, so the loss stays unbiased. 1 is the loss of a render that is off by its noise.
+    These are the weights of the best linear unbiased estimate (Gauss-Markov). The variance comes from earlier renders
+    than the one that it weights, so the loss stays unbiased. 1 is the loss of a render that is off by its noise.
     """
 
     name: str = "noise_weighted"

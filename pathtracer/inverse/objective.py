@@ -1,7 +1,7 @@
 """What a solver sees of a problem: a noisy function of a latent vector, with a noisy gradient of independent noise.
 
-Every step of every view draws its own seeds, hashed from (run seed, step, view, purpose), so that a run can be resumed at
-any step and two runs with one seed see the same noise.
+Every step of every view draws its own seeds, hashed from (run seed, step, view, purpose), so that a run can be resumed
+at any step and two runs with one seed see the same noise.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class Objective:
     def weigh(self, latent: np.ndarray, step: int) -> None:
         """Weight pixels by the noise of the renders so far (for losses that ask for it), and forget those renders.
 
-        The first call renders a pilot at `latent`. Steps between two calls share their weights, so that their losses can be
-        compared.
+        The first call renders a pilot at `latent`. Steps between two calls share their weights, so that their losses
+        can be compared.
         """
         if not self.problem.loss.by_noise:
             return

@@ -1,7 +1,7 @@
 """What is to be found: from the keys that a user names to the flat vector of latent numbers that a solver moves.
 
-`Parameter` is the request; `resolve` turns requests into `Unknown`s, each of which owns a piece of the latent vector and
-knows how to write it into the scene: as plain values through a space, or as a rigid motion.
+`Parameter` is the request; `resolve` turns requests into `Unknown`s, each of which owns a piece of the latent vector
+and knows how to write it into the scene: as plain values through a space, or as a rigid motion.
 """
 
 from __future__ import annotations
@@ -308,7 +308,7 @@ def is_transform(kind: type) -> bool:
 
 
 def as_numpy(value: Any) -> np.ndarray:
-    """A scene value as an array: () for a number, (3,) for colours and points, (4, 4) for transforms, else its own shape."""
+    """A scene value as an array: () for a number, (3,) for a colour or point, (4, 4) for a transform, else as it is."""
     import drjit as dr
 
     if isinstance(value, int | float):

@@ -1,9 +1,9 @@
 """One gradient step of one view as a recorded program: two primal renders, the loss, and one adjoint pass.
 
-`dr.freeze` records the kernels that a call launches and replays them for the next call without tracing the Python code again.
-Everything that differs between steps and between views of the same film is therefore an input: seeds, target, weights,
-exposure, and through the scene's parameters the lights and the camera's pose. A program is recorded once per film shape
-and sample count.
+`dr.freeze` records the kernels that a call launches and replays them for the next call without tracing the Python code
+again. Everything that differs between steps and between views of the same film is therefore an input: seeds, target,
+weights, exposure, and through the scene's parameters the lights and the camera's pose. A program is recorded once per
+film shape and sample count.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def make_program(integrator: Any, loss: Loss, samples: Samples) -> Callable[...,
     Args:
         seeds: three opaque `mi.UInt32`: two primal renders, adjoint. Passes count up from them.
     Returns:
-        loss: sum of weighted losses, `mi.Float`; variance: its Monte Carlo variance, from the difference of the two renders
-        (pixels taken as independent); bad: non-finite pixels, which take no part; image: (H, W, C) the mean of both; noise:
-        (H, W, C) an estimate of the image's variance from this one pair.
+        loss: sum of weighted losses, `mi.Float`; variance: its Monte Carlo variance, from the difference of the two
+        renders (pixels taken as independent); bad: non-finite pixels, which take no part; image: (H, W, C) the mean of
+        both; noise: (H, W, C) an estimate of the image's variance from this one pair.
     """
     import drjit as dr
     import mitsuba as mi
@@ -113,7 +113,8 @@ def make_program(integrator: Any, loss: Loss, samples: Samples) -> Callable[...,
 
 
 class FrozenProgram:
-    """A program that is recorded at its first call; estimators that cannot be recorded are traced at every call instead.
+    """A program that is recorded at its first call; estimators that cannot be recorded are traced at every call
+    instead.
 
     Attributes:
         frozen: whether calls replay a recording.

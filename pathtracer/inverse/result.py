@@ -111,7 +111,8 @@ class Result:
         images: view name -> {"target", "start", "result", "weight"} as (H, W, 3) or (H, W) arrays, linear, exposed.
         losses: view name -> loss of the final render.
         heldout: names of views that were not fitted.
-        info: solver and why, why it stopped, seconds to the first gradient and in all, recordings, samples, skipped steps.
+        info: solver and why, why it stopped, seconds to the first gradient and in all, recordings, samples, skipped
+        steps.
     """
 
     values: dict[str, np.ndarray]

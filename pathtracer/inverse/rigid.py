@@ -80,7 +80,7 @@ def matrix4_jit(rotation: Any, translation: Any) -> Any:
 
 
 def tangents(direction: np.ndarray) -> np.ndarray:
-    """Two unit vectors (2, 3) that span the plane perpendicular to `direction` (3,): the axes a direction turns about."""
+    """Two unit vectors (2, 3) perpendicular to `direction` (3,) and each other: the axes a direction turns about."""
     d = np.asarray(direction, np.float64)
     d = d / np.linalg.norm(d)
     first = np.cross(d, np.eye(3)[np.argmin(np.abs(d))])

@@ -16,7 +16,7 @@ _STRAGGLERS = 0.05
 
 
 def slope_interval(losses: Sequence[float]) -> tuple[float, float]:
-    """The 95 % confidence interval of the slope per step of a line through `losses` (least squares, noise from the residuals)."""
+    """The 95 % confidence interval of the slope per step of a line through `losses`, noise from its residuals."""
     y = np.asarray(losses, np.float64)
     n = y.size
     if n < 3:

@@ -1,8 +1,8 @@
 """How noisy each pixel of a render is, and the weights that follow from it.
 
-Every step renders a view twice with independent seeds; the squared half difference is an unbiased estimate of the variance of
-their mean. It is averaged over the steps, and a floor keeps pixels that happened to look clean from ruling the rest: 5 % of
-the image's median variance, and (1 % of the target)² because no model is better than that.
+Every step renders a view twice with independent seeds; the squared half difference is an unbiased estimate of the
+variance of their mean. It is averaged over the steps, and a floor keeps pixels that happened to look clean from ruling
+the rest: 5 % of the image's median variance, and (1 % of the target)² because no model is better than that.
 """
 
 from __future__ import annotations

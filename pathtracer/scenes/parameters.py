@@ -121,7 +121,7 @@ def _describe(
     kind = _kind(key, value, plugin, array)
     bounds, space = _domain(kind, user, name, array)
     discontinuous = _moves(scene, key, kind, plugin)
-    reason = _refusal(scene, key, kind, value)
+    reason = _refusal(scene, key, kind, value, user, name)
     stored = _stored(kind, value)
     needs = frozenset({"interior"})
     if discontinuous:
@@ -155,6 +155,8 @@ def as_array(value: Any) -> np.ndarray | None:
 
     if isinstance(value, bool | int | float):
         return np.asarray(float(value))
+    if isinstance(value, np.ndarray | list | tuple):
+        return np.asarray(value, dtype=np.float64)
     if "Transform" in type(value).__name__:
         matrix = np.array(value.matrix, dtype=np.float64)
         return matrix.reshape(matrix.shape[:2])
@@ -305,7 +307,7 @@ def _needs_of_motion(scene: Scene, key: str, plugin: str, moving: frozenset[str]
 # -- why not ---------------------------------------------------------------------------------------------------
 
 
-def _refusal(scene: Scene, key: str, kind: str, value: Any) -> str:
+def _refusal(scene: Scene, key: str, kind: str, value: Any, user: str, role_name: str) -> str:
     """Why nothing can differentiate a parameter, "" when something can."""
     import mitsuba as mi
 
@@ -323,6 +325,8 @@ def _refusal(scene: Scene, key: str, kind: str, value: Any) -> str:
     why = refusal(scene.params, key)
     if why is not None:
         return f"{why[0]} ({why[1]})"
+    if (user, role_name) == ("spot", "texture") and kind != "texture":
+        return "the spot light has no texture, so Mitsuba does not use it"
     owner = scene.params.properties[key][2]
     name = key.rsplit(".", 1)[-1]
     if flags & mi.ParamFlags.NonDifferentiable and not _differentiable_anyway(owner, name, kind):

@@ -55,6 +55,8 @@ def load_scene(
         defines=checked.defines,
         warnings=checked.report.warnings,
         source=checked.source,
+        files=checked.report.files,
+        replaced=checked.report.replaced,
     )
 
 
@@ -90,12 +92,12 @@ def inspect_scene(
     Raises:
         UsageError: a name in `defines` that the scene does not know.
     """
+    from ..runtime import activate, active_variant
+
+    if variant is not None or active_variant() is None:
+        activate(variant or "auto")  # finds LLVM, so it comes before Mitsuba is imported
     import mitsuba as mi
 
-    from ..runtime import activate
-
-    if variant is not None or mi.variant() is None:
-        activate(variant or "auto")
     if "polarized" in str(mi.variant()):
         raise UsageError(f"the polarised variant {mi.variant()!r} is not supported", remedy="use llvm_ad_rgb")
     path = Path(path)
@@ -135,6 +137,8 @@ class Scene:
         warnings: sentences about what was found or changed while loading.
         graph: the parsed nodes.
         source: the XML files, None for a scene made from a dictionary.
+        files: the file behind (node, property).
+        replaced: sanitised texels by node.
     """
 
     def __init__(
@@ -145,9 +149,13 @@ class Scene:
         defines: Mapping[str, str] | None = None,
         warnings: list[str] | None = None,
         source: SceneFile | None = None,
+        files: Mapping[tuple[int, str], Path] | None = None,
+        replaced: Mapping[int, np.ndarray] | None = None,
     ) -> None:
         self.graph = graph
         self.source = source
+        self.files = dict(files or {})
+        self.replaced = dict(replaced or {})
         self.path = path
         self.defines = dict(defines or {})
         self.warnings = list(warnings or [])
@@ -156,11 +164,9 @@ class Scene:
     @classmethod
     def from_dict(cls, description: dict[str, Any]) -> Scene:
         """Wrap a Mitsuba scene dictionary (no file, so nothing to patch on export)."""
-        import mitsuba as mi
+        from ..runtime import activate, active_variant
 
-        if mi.variant() is None:
-            from ..runtime import activate
-
+        if active_variant() is None:
             activate()
         return cls(scene_graph.from_dict(description))
 
@@ -323,6 +329,8 @@ class Scene:
             integrator = mi.load_dict({"type": integrator, **self.default_integrator()})
         elif isinstance(integrator, dict):
             integrator = mi.load_dict(integrator)
+        elif integrator is None and self.mi.integrator() is None:
+            integrator = mi.load_dict({"type": "path", **self.default_integrator()})
         width, height = camera.film().crop_size()
         largest = max(1, min(PASS_SPP, WAVEFRONT // max(1, int(width) * int(height))))
         passes = -(-spp // largest)

@@ -1,13 +1,13 @@
 """Adam in stages, with averaging: first fast, then precise.
 
-Adam (Kingma and Ba 2015) moves every latent number by about its rate per step, whatever the gradient's scale, and never comes to
-rest on a noisy gradient. So it runs in stages. In each the rate is constant until statistics say that nothing moves any more
-(the loss is flat and the gradients only scatter around zero, see `stopping.py`) or the stage's share of the budget is spent;
-then the rate drops, and the noise with it. The answer is the average of the later iterates of a stage (Polyak and Juditsky
-1992), whose noise falls with their number.
+Adam (Kingma and Ba 2015) moves every latent number by about its rate per step, whatever the gradient's scale, and never
+comes to rest on a noisy gradient. So it runs in stages. In each the rate is constant until statistics say that nothing
+moves any more (the loss is flat and the gradients only scatter around zero, see `stopping.py`) or the stage's share of
+the budget is spent; then the rate drops, and the noise with it. The answer is the average of the later iterates of a
+stage (Polyak and Juditsky 1992), whose noise falls with their number.
 
-The second moment forgets within about ten steps: gradients shrink by orders of magnitude on the way, and a long memory of
-the large ones at the start would stop the small ones (a wall's colour) while the large one (the lamp) settles.
+The second moment forgets within about ten steps: gradients shrink by orders of magnitude on the way, and a long memory
+of the large ones at the start would stop the small ones (a wall's colour) while the large one (the lamp) settles.
 """
 
 from __future__ import annotations
