@@ -27,7 +27,7 @@ from .bindings import Binding, words
 from .document import Document, SceneFile
 from .meshes import write_mesh
 from .parameters import as_array
-from .patch import NodePatch, insert_first
+from .patch import NodePatch, insert_first, serialize
 from .roundtrip import ExportCheck, verify_export
 from .textures import strip_pad_columns, write_texels
 

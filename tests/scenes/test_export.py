@@ -290,7 +290,7 @@ def test_a_scene_from_a_dictionary_is_exported_too(tmp_path: Path) -> None:
 
 def test_export_refuses_unknown_keys_wrong_shapes_nan_and_its_own_folder(everything: Path, tmp_path: Path) -> None:
     scene = load_scene(everything)
-    with pytest.raises(UsageError, match="did you mean 'lamp.intensity.value'"):
+    with pytest.raises(UsageError, match=r"did you mean 'lamp\.intensity\.value'"):
         export_scene(scene, {"lamp.intensty.value": 1}, tmp_path / "out")
     with pytest.raises(UsageError, match=r"has shape \(2,\), but the scene has \(3,\)"):
         export_scene(scene, {"lamp.intensity.value": [1, 2]}, tmp_path / "out")
