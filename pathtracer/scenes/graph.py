@@ -31,13 +31,16 @@ class SceneGraph:
     """A parsed scene: nodes as Mitsuba's parser gives them, references resolved; can be instantiated again and again.
 
     Attributes:
-        state: `mi.parser.ParserState`, never handed to `instantiate` itself (that replaces references by objects).
+        state: `mi.parser.ParserState` for reading.
+        pristine: a copy that nobody reads: Mitsuba finds unknown properties by what was never read, and instantiation
+            replaces references by objects.
         ids: the id that the user gave to each node, "" without one.
         labels: the name under which each top-level node appears in parameter keys; "" for nested nodes without id.
         edits: properties changed after parsing: (node, property) -> value; None removes the property.
     """
 
     state: Any
+    pristine: Any
     ids: list[str]
     labels: list[str]
     edits: dict[tuple[int, str], Any] = field(default_factory=dict)
@@ -100,9 +103,12 @@ def from_dict(description: dict[str, Any]) -> SceneGraph:
 
 def from_state(state: Any) -> SceneGraph:
     """Wrap a resolved parser state, naming the nodes that have no id."""
+    import mitsuba as mi
+
+    pristine = mi.parser.ParserState(state)
     ids = [str(node.props.id()) for node in state.nodes]
     ids = ["" if value.startswith(("_unnamed_", _PRIVATE)) else value for value in ids]
-    graph = SceneGraph(state=state, ids=ids, labels=list(ids))
+    graph = SceneGraph(state=state, pristine=pristine, ids=ids, labels=list(ids))
     used = set(ids)
     for index in graph.references(0).values():
         if ids[index]:
@@ -126,7 +132,7 @@ def instantiate(graph: SceneGraph) -> tuple[Any, dict[int, Any]]:
     import mitsuba as mi
 
     config = _config()
-    state = mi.parser.ParserState(graph.state)
+    state = mi.parser.ParserState(graph.pristine)
     for index, node in enumerate(state.nodes):
         if index and not graph.ids[index]:
             node.props.set_id(f"{_PRIVATE}{index}")
