@@ -1,0 +1,96 @@
+"""From a job to a problem: loads the scene and the pictures, starts the parameters, makes the estimation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..capture import load_views
+from ..errors import UsageError
+from .estimation import Estimation
+from .job import Job, ViewTable
+from .losses import make_loss
+from .parameters import Parameter
+from .problem import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Options of `[estimator]` that are properties of the Mitsuba plugin.
+_PLUGIN = ("interior_spp", "primary_spp", "indirect_spp", "max_depth", "rr_depth")
+
+
+def build_problem(job: Job, folder: Path) -> tuple[Problem, list[str]]:
+    """The problem of a job, and sentences about what was assumed on the way.
+
+    Args:
+        job: the job.
+        folder: where its relative paths start.
+    Raises:
+        UsageError, InputError: see `Problem`, `load_scene`, `load_views`.
+    """
+    from ..scenes import load_scene
+
+    table = job.scene
+    root = None if table.root is None else folder / table.root
+    scene = load_scene(folder / table.file, root=root, sanitize=table.sanitize, **table.defines)
+    v = job.views
+    images: Any = v.images
+    if not isinstance(images, str):
+        images = [i.model_dump(exclude_none=True) if isinstance(i, ViewTable) else i for i in images]
+    views = load_views(
+        images,
+        root=folder,
+        mask=v.mask,
+        color=v.color,
+        alpha=v.alpha,
+        exposure=v.exposure,
+        sensor=v.sensor,
+        lit=v.lit,
+        holdout=v.holdout,
+        saturated=v.saturated,
+        resize=None if v.resize is None else (v.resize[0], v.resize[1]),
+        sanitize=v.sanitize,
+    )
+    e = job.estimator
+    estimator = {"type": e.name, **e.model_dump(include=set(_PLUGIN), exclude_none=True)}
+    options = {} if job.loss.delta is None else {"delta": job.loss.delta}
+    problem = Problem(
+        scene,
+        views,
+        [_parameter(p) for p in job.parameter],
+        loss=make_loss(job.loss.kind, **options),
+        estimator=estimator,
+        spp=e.spp,
+        primal_spp=e.primal_spp,
+        view_weights=job.loss.weights,
+        strict=e.strict,
+    )
+    return problem, list(views.notes)
+
+
+def build_estimation(job: Job, problem: Problem, state: Mapping[str, np.ndarray] | None = None) -> Estimation:
+    """The estimation of a job, from its start or from a checkpoint."""
+    if job.run.deterministic and job.solver.seconds is not None:
+        raise UsageError(
+            "a time limit makes the course of a run depend on the machine",
+            where="solver.seconds",
+            remedy="limit `iterations` in deterministic runs",
+        )
+    return Estimation(
+        problem,
+        job.solver.name,
+        seed=job.run.seed,
+        batch=job.views.batch,
+        state=state,
+        **job.solver.options(),
+    )
+
+
+def _parameter(table: Any) -> Parameter:
+    fields = table.model_dump(exclude_none=True)
+    if "bounds" in fields:
+        fields["bounds"] = tuple(fields["bounds"])
+    return Parameter(**fields)

@@ -1,0 +1,209 @@
+"""A run folder: everything that one estimation leaves behind, owned by one process at a time.
+
+job.toml            the resolved job
+state.json          status, and the summary so far
+history.jsonl       one line a step
+checkpoints/        step-000120/{state.safetensors, manifest.json}
+views/NAME/         target.exr, start.exr, result.exr, mask.exr; views/views.json lists them
+preview.png, report.html
+result/             values.safetensors, values.json, and the exported scene
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import filelock
+import numpy as np
+
+from ..errors import StorageFault, UsageError
+from .atomic import storage, write_text
+from .checkpoint import Checkpoint, clean_leftovers, newest_checkpoint, write_checkpoint
+
+HISTORY, STATE, JOB, LOCK = "history.jsonl", "state.json", "job.toml", "run.lock"
+
+
+class RunFolder:
+    """A locked run folder; use it as a context manager.
+
+    Args:
+        path: the folder; made when absent.
+        fresh: whether the run starts from nothing: earlier history, checkpoints and results are then removed.
+    Raises:
+        UsageError: another process works in it, or it holds files that are not those of a run.
+        StorageFault: it cannot be made or written.
+    """
+
+    def __init__(self, path: str | Path, fresh: bool = True) -> None:
+        self.path = Path(path)
+        self._fresh = fresh
+        self._history: IO[str] | None = None
+        with storage(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        if fresh and not (self.path / JOB).exists():
+            strangers = [p.name for p in self.path.iterdir() if p.name not in (LOCK, "cache")]
+            if strangers:
+                raise UsageError(
+                    f"is not a run folder: it holds other files, such as {strangers[0]}",
+                    where=self.path,
+                    remedy="choose an empty or new folder with -o",
+                )
+        # The operating system drops the lock when its process dies, so a lock left by a crash is simply taken over.
+        self._lock = filelock.FileLock(str(self.path / LOCK), timeout=0)
+
+    def __enter__(self) -> RunFolder:
+        with storage(self.path):
+            try:
+                self._lock.acquire()
+            except filelock.Timeout as error:
+                raise UsageError(
+                    f"another process works in this run folder ({self._owner()})",
+                    where=self.path,
+                    remedy="wait for it, or choose another folder with -o",
+                ) from error
+        try:
+            with storage(self.path):
+                (self.path / "run.pid").write_text(f"{os.getpid()}\n")
+                clean_leftovers(self.checkpoints)
+                if self._fresh:
+                    self._clear()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._history is not None:
+            self._history.close()
+            self._history = None
+        with contextlib.suppress(OSError):
+            (self.path / "run.pid").unlink(missing_ok=True)
+        self._lock.release()
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def result(self) -> Path:
+        """Folder of the export."""
+        return self.path / "result"
+
+    def _owner(self) -> str:
+        try:
+            return f"process {int((self.path / 'run.pid').read_text())}"
+        except (OSError, ValueError):
+            return "process unknown"
+
+    def _clear(self) -> None:
+        import shutil
+
+        for name in (HISTORY, STATE, "preview.png", "report.html"):
+            (self.path / name).unlink(missing_ok=True)
+        for name in ("checkpoints", "views", "result"):
+            if (self.path / name).is_dir():
+                shutil.rmtree(self.path / name)
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    def write_job(self, text: str) -> None:
+        """The resolved job."""
+        write_text(self.path / JOB, text)
+
+    def write_state(self, status: str, summary: Mapping[str, Any]) -> None:
+        """Where the run is: "running", "finished", "interrupted", "diverged", "failed"."""
+        write_text(self.path / STATE, json.dumps({"status": status, **summary}, indent=1) + "\n")
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """One line of the history, handed to the operating system at once."""
+        with storage(self.path / HISTORY):
+            if self._history is None:
+                self._history = open(self.path / HISTORY, "a", encoding="utf-8")  # noqa: SIM115
+            self._history.write(json.dumps(record, allow_nan=False) + "\n")
+            self._history.flush()
+
+    def checkpoint(self, step: int, state: Mapping[str, np.ndarray], keep: int) -> Path:
+        """A checkpoint after `step` steps; the history is synced first, so that it covers it."""
+        if self._history is not None:
+            with storage(self.path / HISTORY):
+                os.fsync(self._history.fileno())
+        return write_checkpoint(self.checkpoints, step, state, {"job": self.job_hash()}, keep)
+
+    def write_views(
+        self, images: Mapping[str, Mapping[str, np.ndarray]], facts: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Pictures of each view as EXR, with a list of the views."""
+        from ..capture import write_image
+
+        listing = []
+        for number, (name, pictures) in enumerate(images.items()):
+            folder = f"{number:03d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', name)[:60]}"
+            for kind in ("target", "start", "result"):
+                if kind in pictures:
+                    write_image(self.path / "views" / folder / f"{kind}.exr", pictures[kind])
+            if np.any(pictures["weight"] != 1):
+                write_image(self.path / "views" / folder / "mask.exr", pictures["weight"])
+            listing.append({"name": name, "folder": folder, **facts.get(name, {})})
+        write_text(self.path / "views" / "views.json", json.dumps(listing, indent=1) + "\n")
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def job_hash(self) -> str:
+        """SHA-256 of the job, to tell a checkpoint of another problem."""
+        try:
+            return hashlib.sha256((self.path / JOB).read_bytes()).hexdigest()
+        except OSError as error:
+            raise StorageFault(f"cannot be read: {error.strerror}", where=self.path / JOB) from error
+
+    def newest(self) -> tuple[Checkpoint | None, list[str]]:
+        """The newest whole checkpoint of this job; see `newest_checkpoint`.
+
+        Raises:
+            UsageError: it belongs to another job.
+        """
+        found, notes = newest_checkpoint(self.checkpoints)
+        if found is not None and found.manifest.get("job") != self.job_hash():
+            raise UsageError(
+                f"the checkpoint belongs to a job with hash {str(found.manifest.get('job'))[:12]}, "
+                f"the folder's job has {self.job_hash()[:12]}",
+                where=self.path,
+                remedy="restore job.toml, or start anew with `pathtracer estimate`",
+            )
+        return found, notes
+
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of the history; a torn last line is left out."""
+        return read_history(self.path)
+
+    def truncate_history(self, steps: int) -> None:
+        """Forget what was done after a checkpoint."""
+        lines = [json.dumps(r) + "\n" for r in self.history() if r["index"] < steps]
+        write_text(self.path / HISTORY, "".join(lines))
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The steps of a run folder, as dictionaries; a torn last line is left out."""
+    path = folder / HISTORY
+    if not path.exists():
+        return []
+    records = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number == len(lines) - 1:
+                break
+            raise StorageFault(f"line {number + 1} is damaged", where=path) from None
+    return records
