@@ -337,7 +337,7 @@ class Scene:
         total: np.ndarray | None = None
         for number in range(passes):
             count = spp // passes + (number < spp % passes)
-            image = mi.render(self.mi, sensor=camera, integrator=integrator, spp=count, seed=seed * 4099 + number)
+            image = mi.render(self.mi, sensor=camera, integrator=integrator, spp=count, seed=(seed * 4099 + number) % 2**32)
             array = np.array(image, dtype=np.float64) * count
             total = array if total is None else total + array
         assert total is not None
