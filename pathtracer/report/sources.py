@@ -1,0 +1,259 @@
+"""Where a report's contents come from: a result in memory, or a run folder on disk, finished or not."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pathtracer.errors import InputError, UsageError
+from pathtracer.report.data import ParameterReport, ReportData, ViewReport, WarningReport
+
+if TYPE_CHECKING:
+    from pathtracer.inverse import Result
+
+#: Entries of a run's summary that are shown elsewhere on the page, or in no table.
+_NOT_FACTS = frozenset(
+    {"status", "parameters", "loss", "loss_error", "losses", "steps", "heldout", "warnings", "seconds"}
+    | {"first_gradient", "export", "recordings"}
+)
+
+
+def gather(source: Result | ReportData | str | Path) -> ReportData:
+    """The report's contents from whatever holds them.
+
+    Raises:
+        UsageError: a folder that is no run folder.
+        InputError: a file of the run folder that cannot be read.
+    """
+    if isinstance(source, ReportData):
+        return source
+    if isinstance(source, str | Path):
+        return from_run_folder(Path(source))
+    return from_result(source)
+
+
+def from_result(result: Result, title: str = "inverse rendering") -> ReportData:
+    """The contents of a result in memory."""
+    records = [step.record() for step in result.history]
+    data = _with_history(ReportData(title, str(result.info.get("stopped", ""))), records)
+    for name, pictures in result.images.items():
+        data.views.append(
+            ViewReport(
+                name,
+                pictures["target"],
+                pictures.get("start"),
+                pictures.get("result"),
+                _mask(pictures.get("weight")),
+                holdout=name in result.heldout,
+            )
+        )
+    for row in result.recovered:
+        steps, course = _course(records, row.name)
+        data.parameters.append(
+            ParameterReport(
+                row.name,
+                np.asarray(row.value),
+                np.asarray(row.start),
+                row.standard_error,
+                row.truth,
+                steps,
+                course,
+                _kind(np.asarray(row.value)),
+                row.space,
+            )
+        )
+    return _with_facts(data, result.info, result.warnings)
+
+
+def from_run_folder(folder: Path) -> ReportData:
+    """The contents of a run folder, as far as the run has come."""
+    from pathtracer.runs.folder import JOB, STATE, read_history
+
+    if not folder.is_dir():
+        raise InputError("there is no such folder", folder, remedy="name a run folder, as in runs/cornell-box")
+    if not (folder / STATE).is_file():
+        raise UsageError("is not a run folder: it has no state.json", folder, remedy="name the -o folder of a run")
+    state = _json(folder / STATE)
+    records = read_history(folder)
+    title = folder.resolve().name
+    job = (folder / JOB).read_text(encoding="utf-8") if (folder / JOB).is_file() else ""
+    data = _with_history(ReportData(title, str(state.get("status", "")), job=job), records)
+    data.views = list(_views(folder))
+    stored = _stored_arrays(folder)
+    rows = state.get("parameters") or _rows_so_far(records)
+    for row in rows:
+        steps, course = _course(records, row["name"])
+        value = _array(row["value"], stored.get(row["name"]))
+        data.parameters.append(
+            ParameterReport(
+                row["name"],
+                value,
+                _array(row.get("start"), None, value),
+                _optional(row.get("standard_error"), value),
+                _optional(row.get("truth"), value),
+                steps,
+                course,
+                _kind(value),
+                row.get("space", ""),
+            )
+        )
+    if state.get("stopped") and state.get("stopped") != data.status:
+        data.status = f"{data.status} ({state['stopped']})"
+    return _with_facts(data, state, state.get("warnings", []))
+
+
+def _with_history(data: ReportData, records: list[dict[str, Any]]) -> ReportData:
+    nan = float("nan")
+
+    def column(name: str) -> np.ndarray:
+        return np.array([nan if r.get(name) is None else float(r[name]) for r in records])
+
+    data.steps, data.loss, data.loss_error = column("index") + 1, column("loss"), column("loss_error")
+    data.wall = column("seconds")
+    return data
+
+
+def _with_facts(data: ReportData, facts: Mapping[str, Any], warnings: list[str]) -> ReportData:
+    data.warnings = [_warning(text) for text in warnings]
+    first, total = facts.get("first_gradient"), facts.get("seconds")
+    if first:
+        data.timings["compile and first step"] = float(first)
+    if total is not None:
+        data.timings["all steps" if first else "run"] = float(total)
+        count = len(data.steps)
+        if count > 1 and first:
+            data.timings["each further step"] = max(0.0, float(total) - float(first)) / (count - 1)
+    data.facts |= {key.replace("_", " "): str(v) for key, v in facts.items() if key not in _NOT_FACTS}
+    export = facts.get("export")
+    if isinstance(export, Mapping):
+        difference = export.get("mean_difference")
+        data.facts["exported scene"] = str(export.get("file", ""))
+        if difference is not None:
+            data.facts["stock Mitsuba differs by (mean)"] = f"{float(difference):.3g}"
+    data.facts |= versions()
+    return data
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made the numbers."""
+    from pathtracer import __version__
+    from pathtracer.runtime.versions import PINS, installed_version
+
+    found = {"pathtracer": __version__, **{name: installed_version(name) or "absent" for name in PINS}}
+    mitsuba = sys.modules.get("mitsuba")
+    if mitsuba is not None and mitsuba.variant():
+        found["variant"] = str(mitsuba.variant())
+    return found | {"Python": platform.python_version(), "machine": platform.machine()}
+
+
+def _warning(text: str) -> WarningReport:
+    """`[code] message; remedy` as its parts; other sentences whole."""
+    code = ""
+    if text.startswith("[") and "] " in text:
+        code, text = text[1:].split("] ", 1)
+    message, separator, remedy = text.partition("; ")
+    return WarningReport(message, code, remedy) if separator and code else WarningReport(text, code)
+
+
+def _views(folder: Path) -> list[ViewReport]:
+    from pathtracer.capture import read_image, read_mask
+
+    listing = folder / "views" / "views.json"
+    if not listing.is_file():
+        return []
+    views = []
+    for entry in _json(listing):
+        place = folder / "views" / entry["folder"]
+        pictures = {
+            kind: read_image(place / f"{kind}.exr", sanitize=True)[0]
+            for kind in ("target", "start", "result")
+            if (place / f"{kind}.exr").is_file()
+        }
+        if "target" not in pictures:
+            continue
+        mask = read_mask(place / "mask.exr") if (place / "mask.exr").is_file() else None
+        views.append(
+            ViewReport(
+                entry["name"],
+                pictures["target"],
+                pictures.get("start"),
+                pictures.get("result"),
+                mask,
+                bool(entry.get("holdout")),
+                entry.get("lit"),
+            )
+        )
+    return views
+
+
+def _stored_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """The recovered arrays by key; empty before the run has ended."""
+    path = folder / "result" / "values.safetensors"
+    if not path.is_file():
+        return {}
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return dict(load(path.read_bytes()))
+    except SafetensorError as error:
+        raise InputError(f"cannot be read: {error}", path) from error
+
+
+def _rows_so_far(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """While a run goes on only the history tells the values."""
+    if not records:
+        return []
+    first, last = records[0], records[-1]
+    newest = last.get("estimate") or last.get("values", {})
+    return [{"name": n, "start": first.get("values", {}).get(n), "value": v} for n, v in newest.items()]
+
+
+def _course(records: list[dict[str, Any]], name: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Steps and values of one unknown; the solver's running answer where it differs from what it tries."""
+    rows = [(r["index"] + 1, (r.get("estimate") or {}).get(name) or r["values"].get(name)) for r in records]
+    rows = [(s, v) for s, v in rows if v is not None]
+    if not rows:
+        return None, None
+    return np.array([s for s, _ in rows]), np.array([v for _, v in rows], np.float64).reshape(len(rows), -1)
+
+
+def _array(summary: Any, stored: np.ndarray | None, like: np.ndarray | None = None) -> np.ndarray:
+    """The numbers of a table row; of large arrays the stored ones, else their mean."""
+    if isinstance(summary, Mapping):
+        if stored is not None:
+            return stored
+        shape = tuple(summary.get("shape", ())) if like is None else like.shape
+        return np.full(shape, float(summary["mean"]))
+    if summary is None:
+        return np.full(like.shape if like is not None else (1,), np.nan)
+    return np.asarray(summary, np.float64)
+
+
+def _optional(summary: Any, like: np.ndarray) -> np.ndarray | None:
+    if summary is None or isinstance(summary, Mapping):
+        return None
+    return np.asarray(summary, np.float64).reshape(like.shape)
+
+
+def _mask(weight: np.ndarray | None) -> np.ndarray | None:
+    return None if weight is None or np.all(weight == 1) else weight
+
+
+def _kind(value: np.ndarray) -> str:
+    if value.ndim == 3:
+        return "texture"
+    return "color" if value.size == 3 else "scalar" if value.size == 1 else ""
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read: {error}", path) from error
