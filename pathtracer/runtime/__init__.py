@@ -23,7 +23,8 @@ def activate(variant: str = "auto", threads: int | None = None, cache: Path | No
     """Make a Mitsuba variant ready for use and register the estimators; returns its name.
 
     Args:
-        variant: "auto" for cuda_ad_rgb when a GPU answers and llvm_ad_rgb otherwise, or the name of a variant.
+        variant: the name of a variant, or "auto": the differentiable one that this process uses already, else
+            cuda_ad_rgb when a GPU answers, else llvm_ad_rgb.
         threads: number of threads on the processor, None for all.
         cache: where compiled kernels go when home is not writable.
 
