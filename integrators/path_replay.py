@@ -25,6 +25,8 @@ from mitsuba.ad.integrators.common import mis_weight
 
 from .base import ReplayIntegrator
 
+#: Cosine below which a surface counts as seen edge-on.
+GRAZING = 1e-3
 FOLLOW = mi.RayFlags.All | mi.RayFlags.FollowShape
 
 
@@ -151,13 +153,18 @@ class PathReplay(ReplayIntegrator):
                 if dr.hint(not primal, mode="scalar"):
                     ds, em_weight = attach_emitter_sample(scene, traits, si, ds, em_weight, u_em, active_em, moving)
                 wo = si.to_local(ds.d)
-                bsdf_em, pdf_em = bsdf.eval_pdf(ctx, si, wo, active_em)
+                u1, u2 = sampler.next_1d(), sampler.next_2d()
+                if dr.hint(primal, mode="scalar"):
+                    # One dispatch for evaluation and sampling; the attached evaluation below needs its own
+                    bsdf_em, pdf_em, bs, bsdf_weight = bsdf.eval_pdf_sample(ctx, si, wo, u1, u2, active_next)
+                else:
+                    bsdf_em, pdf_em = bsdf.eval_pdf(ctx, si, wo, active_em)
                 mis_em = dr.detach(dr.select(ds.delta, 1, mis_weight(ds.pdf, pdf_em)))
                 Lr_dir = dr.select(active_em, β * mis_em * bsdf_em * em_weight, 0)
 
             # --------------------------- BSDF sampling ---------------------------
-            u1, u2 = sampler.next_1d(), sampler.next_2d()
-            bs, bsdf_weight = bsdf.sample(ctx, dr.detach(si), u1, u2, active_next)
+            if dr.hint(not primal, mode="scalar"):
+                bs, bsdf_weight = bsdf.sample(ctx, dr.detach(si), u1, u2, active_next)
             L = (L + Le + Lr_dir) if primal else (L - dr.detach(Le) - dr.detach(Lr_dir))
             ray_next = dr.detach(si).spawn_ray(dr.detach(si).to_world(bs.wo))
             η *= bs.eta
@@ -283,10 +290,26 @@ def geometric_term(to_point: mi.Vector3f, si: mi.SurfaceInteraction3f) -> mi.Flo
 
     |cos θ| / r² times the stretch |∂p/∂u × ∂p/∂v| of the surface's own coordinates.
     """
-    stretch = dr.norm(dr.cross(si.dp_du, si.dp_dv))
-    stretch = dr.select(stretch > 0, stretch, 1)
+    return projected_solid_angle(to_point, si.n) * relative_stretch(si)
+
+
+def projected_solid_angle(to_point: mi.Vector3f, n: mi.Normal3f) -> mi.Float:
+    """|cos θ| / r² of a surface element with normal `n`.
+
+    Within `GRAZING` of the limb of a curved surface cos θ is mostly round-off, and so would be its relative derivative,
+    which grows as 1/cos θ: there the value is kept and the derivative left out (a share of `GRAZING` of the flux).
+    """
     r2 = dr.squared_norm(to_point)
-    return dr.abs_dot(si.n, to_point) * dr.rcp(r2 * dr.sqrt(r2)) * dr.relative_grad(stretch)
+    inv_r = dr.rsqrt(r2)
+    cos_theta = dr.abs_dot(n, to_point) * inv_r
+    value = cos_theta * dr.square(inv_r)
+    return dr.select(dr.detach(cos_theta) > GRAZING, value, dr.detach(value))
+
+
+def relative_stretch(si: mi.SurfaceInteraction3f) -> mi.Float:
+    """Value one, with the relative derivative of the area that the surface's own coordinates span."""
+    area = dr.norm(dr.cross(si.dp_du, si.dp_dv))
+    return dr.select(dr.detach(area) > 0, dr.relative_grad(area), 1)
 
 
 def attach_emitter_sample(
@@ -328,12 +351,9 @@ def attach_emitter_sample(
                 found = surface & si_y.is_valid()
                 y = mi.Point3f(dr.replace_grad(y, dr.select(found, si_y.p, y)))
                 n = mi.Normal3f(dr.replace_grad(n, dr.select(found, si_y.n, n)))
-                area = dr.norm(dr.cross(si_y.dp_du, si_y.dp_dv))
-                stretch = dr.select(found & (area > 0), dr.relative_grad(area), 1)
+                stretch = dr.select(found, relative_stretch(si_y), 1)
             to_y = y - si.p
-            r2 = dr.squared_norm(to_y)
-            J = dr.abs_dot(n, to_y) * dr.rcp(r2 * dr.sqrt(r2))
-            J = dr.select(surface, dr.relative_grad(J) * stretch, 1)
+            J = dr.select(surface, dr.relative_grad(projected_solid_angle(to_y, n)) * stretch, 1)
             d = dr.replace_grad(d, dr.select(surface, dr.normalize(to_y), d))
         ds.d = d
         Le = scene.eval_emitter_direction(si, ds, active & ~ds.delta)
