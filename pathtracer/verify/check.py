@@ -1,0 +1,371 @@
+"""Is this gradient right? Estimators against finite differences, with a verdict that states its confidence.
+
+For one motion and one estimator three things are compared, each an equivalence test on independent replicates:
+
+    slope       ⟨g, w⟩ against ⟨f, w⟩, w an independent pilot of the reference f: one number for the whole image.
+                Weights from other seeds keep noise of the reference out of the product, so the slope is not attenuated.
+    blocks      sums over a grid of blocks, per channel: errors that cancel over the image do not cancel here.
+    backward    the gradient for a random adjoint image u against ⟨u, f⟩, and against ⟨u, g⟩ of the forward mode
+                (⟨u, J v⟩ = ⟨Jᵀ u, v⟩).
+
+Samples double, on whichever side is noisier, until the answer is clear or the budget is spent.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from integrators.errors import GradientWarning, UnsupportedGradient
+
+from .motion import BoundMotion
+from .reference import Reference
+from .statistics import Equivalence, Verdict, equivalence, judge, trimmed_mean
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How strict a check is and what it may cost.
+
+    Attributes:
+        tolerance: relative error of slope and backward gradient that counts as none.
+        block_tolerance: error of a block that counts as none, relative to the strongest block.
+        confidence: of each verdict.
+        budget: seconds per motion and estimator.
+        blocks: the image is divided into blocks × blocks.
+        replicates: independent repetitions; 8 is the fewest that allow trimming.
+        spp: samples per pixel of a replicate at the first look.
+        reference_spp: the same of the reference, for each of the four renders of a replicate.
+        looks: doublings at most.
+        backward: whether the backward mode is checked too.
+        seed: of everything.
+    """
+
+    tolerance: float = 0.03
+    block_tolerance: float = 0.10
+    confidence: float = 0.95
+    budget: float = 60.0
+    blocks: int = 4
+    replicates: int = 8
+    spp: int = 32
+    reference_spp: int = 128
+    looks: int = 8
+    backward: bool = True
+    seed: int = 0
+
+
+@dataclass
+class Comparison:
+    """Outcome for one motion and one estimator.
+
+    Attributes:
+        motion, estimator: what was checked.
+        verdict: pass, fail, inconclusive or unsupported.
+        tests: every comparison at the last look; `decisive` those that made it fail or kept it open.
+        reason: one sentence on what was found; `remedy` what to use instead.
+        gradient, reference: (H, W, C) means, None where there are none.
+        spp, reference_spp: samples per pixel and replicate that were spent.
+        epsilon: step size of the reference.
+        terms: of a failure, the factor that each term of the estimator would need (1 means it is right).
+        notes: warnings that the estimator gave.
+    """
+
+    motion: str
+    estimator: str
+    verdict: Verdict
+    tests: list[Equivalence] = field(default_factory=list)
+    decisive: list[Equivalence] = field(default_factory=list)
+    reason: str = ""
+    remedy: str = ""
+    gradient: np.ndarray | None = None
+    reference: np.ndarray | None = None
+    spp: int = 0
+    reference_spp: int = 0
+    epsilon: float = 0.0
+    seconds: float = 0.0
+    terms: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def test(self, name: str) -> Equivalence | None:
+        """The comparison called `name` ("slope", "backward", "adjoint", "block 1,2 c0")."""
+        return next((t for t in self.tests if t.name == name), None)
+
+    @property
+    def slope(self) -> float:
+        """Estimate over reference of the whole image; NaN where the reference is zero."""
+        return _ratio(self.test("slope"))
+
+    @property
+    def backward(self) -> float:
+        """The same of the backward gradient."""
+        return _ratio(self.test("backward"))
+
+    def slope_interval(self) -> tuple[float, float]:
+        """Confidence interval of the slope."""
+        test = self.test("slope")
+        if test is None or test.reference == 0:
+            return float("nan"), float("nan")
+        ends = sorted(1 + d / test.reference for d in (test.low, test.high))
+        return ends[0], ends[1]
+
+    @property
+    def worst_block(self) -> float:
+        """Largest error of a block in units of its margin."""
+        blocks = [abs(t.difference) / t.margin for t in self.tests if t.name.startswith("block") and t.margin > 0]
+        return max(blocks, default=float("nan"))
+
+
+def _ratio(test: Equivalence | None) -> float:
+    return float("nan") if test is None or test.reference == 0 else test.estimate / test.reference
+
+
+class Gradient:
+    """Replicates of an estimator's gradient image, and of its backward gradient for one adjoint image."""
+
+    def __init__(self, bound: BoundMotion, sensor: Any, estimator: Any, replicates: int, seed: int) -> None:
+        self.bound = bound
+        self.sensor = sensor
+        self.estimator = estimator
+        self.replicates = replicates
+        self.seed = seed
+        self.spp = 0
+        self.images: np.ndarray | None = None  # (replicates, H, W, C)
+        self.backward: np.ndarray | None = None  # (replicates,)
+        self._round = 0
+
+    def grow(self, spp: int, adjoint: np.ndarray | None) -> None:
+        """Add `spp` samples per pixel to every replicate, in forward mode and, given an adjoint image, in backward mode."""
+        from integrators.finite_difference import pass_seeds
+
+        self._round += 1
+        seeds = pass_seeds(self.seed + 104729 * self._round, 2 * self.replicates)
+        images = np.stack([_mean_of_passes(self.forward, spp, s, self._pixels) for s in seeds[: self.replicates]])
+        self.images = images if self.images is None else (self.spp * self.images + spp * images) / (self.spp + spp)
+        if adjoint is not None:
+            values = np.stack(
+                [
+                    _mean_of_passes(lambda n, s: self.backward_gradient(adjoint, n, s), spp, seed, self._pixels)
+                    for seed in seeds[self.replicates :]
+                ]
+            )
+            old = self.backward
+            self.backward = values if old is None else (self.spp * old + spp * values) / (self.spp + spp)
+        self.spp += spp
+
+    @property
+    def _pixels(self) -> int:
+        size = self.sensor.film().crop_size()
+        return int(size[0]) * int(size[1])
+
+    def forward(self, spp: int, seed: int) -> np.ndarray:
+        """One gradient image, (H, W, C) float64."""
+        import drjit as dr
+        import mitsuba as mi
+
+        with self.bound.attached(forward=True):
+            image = self.estimator.render_forward(
+                self.bound.scene, self.bound.params, self.sensor, seed=dr.opaque(mi.UInt32, seed), spp=spp
+            )
+            array = np.asarray(image, dtype=np.float64)
+        return array[..., :3] if array.shape[-1] >= 3 else array[..., :1]
+
+    def backward_gradient(self, adjoint: np.ndarray, spp: int, seed: int) -> np.ndarray:
+        """One ⟨Jᵀ u, v⟩, () float64; `adjoint` is u, (H, W, C)."""
+        import drjit as dr
+        import mitsuba as mi
+
+        with self.bound.attached(forward=False) as theta:
+            self.estimator.render_backward(
+                self.bound.scene,
+                self.bound.params,
+                mi.TensorXf(_as_film(adjoint, self.sensor)),
+                self.sensor,
+                seed=dr.opaque(mi.UInt32, seed),
+                spp=spp,
+            )
+            return np.asarray(float(dr.grad(theta)[0]))
+
+
+def _as_film(adjoint: np.ndarray, sensor: Any) -> np.ndarray:
+    """The adjoint image with as many channels as the film has; zero for alpha."""
+    channels = max(int(sensor.film().base_channels_count()) - 1, adjoint.shape[-1])  # the film counts its weight
+    wide = np.zeros((*adjoint.shape[:2], channels), dtype=np.float32)
+    wide[..., : adjoint.shape[-1]] = adjoint
+    return wide
+
+
+def _mean_of_passes(render: Callable[[int, int], np.ndarray], spp: int, seed: int, pixels: int) -> np.ndarray:
+    """Mean over passes small enough for float32 sums and for the memory of a wavefront."""
+    from integrators.finite_difference import MAX_PASS_RAYS, MAX_PASS_SPP, pass_seeds
+
+    most = max(1, min(MAX_PASS_SPP, MAX_PASS_RAYS // pixels))
+    passes = -(-spp // most)
+    total = sum((render(-(-spp // passes), s) for s in pass_seeds(seed, passes)), np.zeros(()))
+    return np.asarray(total) / passes
+
+
+def compare(
+    bound: BoundMotion, sensor: Any, estimator: Any, name: str, reference: Reference, settings: Settings, families: int = 1
+) -> Comparison:
+    """Check one estimator along one motion.
+
+    Args:
+        reference: grown as needed, shared between estimators.
+        families: how many comparisons the report makes in all; α is divided by it.
+    """
+    start = time.monotonic()
+    result = Comparison(str(bound.motion), name, Verdict.INCONCLUSIVE)
+    gradient = Gradient(bound, sensor, estimator, settings.replicates, settings.seed + 1000003)
+    alpha = (1 - settings.confidence) / settings.looks / families
+    if reference.spp == 0:
+        reference.grow(settings.reference_spp)
+    adjoint = _adjoint_image(reference.pilot, settings.seed)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", GradientWarning)
+        grow_gradient, grow_reference = True, False
+        for look in range(settings.looks):
+            look_start = time.monotonic()
+            try:
+                if grow_gradient:
+                    gradient.grow(max(settings.spp, gradient.spp), adjoint if settings.backward else None)
+            except (UnsupportedGradient, NotImplementedError) as error:
+                result.verdict, result.reason = Verdict.UNSUPPORTED, str(error)
+                break
+            if grow_reference:
+                reference.grow(reference.spp)
+            result.tests = _tests(gradient, reference, adjoint, settings, alpha, bound.scale)
+            broken = _not_finite(gradient)
+            if broken:
+                result.verdict, result.reason = Verdict.FAIL, broken
+                break
+            result.verdict, result.decisive = judge(result.tests, alpha)
+            if result.verdict is not Verdict.INCONCLUSIVE:
+                break
+            now = time.monotonic()
+            if look + 1 == settings.looks or (now - start) + 2 * (now - look_start) > settings.budget:
+                break
+            grow_gradient, grow_reference = _noisier(gradient, reference, result.decisive, adjoint, settings)
+    result.notes = sorted({str(w.message) for w in caught if issubclass(w.category, GradientWarning)})
+    for w in caught:
+        if not issubclass(w.category, GradientWarning):
+            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
+    result.gradient = None if gradient.images is None else trimmed_mean(gradient.images)
+    result.reference = trimmed_mean(reference.images)
+    result.spp, result.reference_spp, result.epsilon = gradient.spp, reference.spp, reference.epsilon
+    result.seconds = time.monotonic() - start
+    if not result.reason:
+        result.reason = describe(result, settings)
+    return result
+
+
+def _adjoint_image(pilot: np.ndarray, seed: int) -> np.ndarray:
+    """A random u that the derivative does not average away: the pilot under random gains, plus white noise."""
+    rng = np.random.default_rng(seed + 17)
+    size = float(np.sqrt(np.mean(pilot**2))) or 1.0
+    return pilot / size * rng.uniform(0.5, 1.5, pilot.shape) + 0.2 * rng.standard_normal(pilot.shape)
+
+
+def _blocks(images: np.ndarray, count: int) -> tuple[list[str], np.ndarray]:
+    """Sums over a grid of blocks: names and (replicates, blocks × channels)."""
+    names, sums = [], []
+    for i, row in enumerate(np.array_split(images, min(count, images.shape[1]), axis=1)):
+        for j, cell in enumerate(np.array_split(row, min(count, images.shape[2]), axis=2)):
+            for c in range(images.shape[3]):
+                names.append(f"block {i},{j} c{c}")
+                sums.append(cell[..., c].sum((1, 2)))
+    return names, np.stack(sums, axis=1)
+
+
+def _tests(
+    gradient: Gradient, reference: Reference, u: np.ndarray, settings: Settings, alpha: float, scale: float
+) -> list[Equivalence]:
+    g, f, correction = gradient.images, reference.images, reference.corrections
+    assert g is not None
+    # What counts as no derivative at all: a move by one `scale` that changes pixels by less than a thousandth
+    floor = 1e-3 * reference.brightness / scale
+    tests = []
+
+    def add(name: str, x: np.ndarray, weights: np.ndarray, tolerance: float) -> None:
+        y, b = np.sum(f * weights, (1, 2, 3)), np.sum(correction * weights, (1, 2, 3))
+        absolute = tolerance * floor * float(np.sum(np.abs(weights)))
+        tests.append(equivalence(x, y, tolerance, absolute, _step_bias(b), alpha, name))
+
+    w = reference.pilot
+    add("slope", np.sum(g * w, (1, 2, 3)), w, settings.tolerance)
+    if gradient.backward is not None:
+        add("backward", gradient.backward, u, settings.tolerance)
+        size = settings.tolerance * (abs(tests[-1].reference) + floor * float(np.sum(np.abs(u))))
+        tests.append(
+            equivalence(gradient.backward, np.sum(g * u, (1, 2, 3)), absolute=size, alpha=alpha, name="adjoint")
+        )
+    names, x = _blocks(g, settings.blocks)
+    _, y = _blocks(f, settings.blocks)
+    _, b = _blocks(correction, settings.blocks)
+    pixels = f.shape[1] * f.shape[2] / (settings.blocks**2)
+    strongest = max(float(np.max(np.abs(trimmed_mean(y)))), floor * pixels)
+    for k, name in enumerate(names):
+        margin = settings.block_tolerance * strongest
+        tests.append(equivalence(x[:, k], y[:, k], 0.0, margin, _step_bias(b[:, k]), alpha, name))
+    return tests
+
+
+def _step_bias(corrections: np.ndarray) -> float:
+    """Size of the mean correction, less what its noise alone would give."""
+    mean, variance = float(np.mean(corrections)), float(np.var(corrections, ddof=1)) / corrections.size
+    return float(np.sqrt(max(mean**2 - 2 * variance, 0.0)))
+
+
+def _not_finite(gradient: Gradient) -> str:
+    assert gradient.images is not None
+    bad = int(np.sum(~np.isfinite(gradient.images).all((0, 3))))
+    if bad:
+        return f"the gradient is not finite in {bad} pixels"
+    if gradient.backward is not None and not np.all(np.isfinite(gradient.backward)):
+        return "the backward gradient is not finite"
+    return ""
+
+
+def _noisier(
+    gradient: Gradient, reference: Reference, open_tests: list[Equivalence], u: np.ndarray, settings: Settings
+) -> tuple[bool, bool]:
+    """Which side to double: each whose share of the noise in an open comparison is not small."""
+    assert gradient.images is not None
+    names, x = _blocks(gradient.images, settings.blocks)
+    _, y = _blocks(reference.images, settings.blocks)
+    columns = {name: (x[:, k], y[:, k]) for k, name in enumerate(names)}
+    w = reference.pilot
+    columns["slope"] = (np.sum(gradient.images * w, (1, 2, 3)), np.sum(reference.images * w, (1, 2, 3)))
+    if gradient.backward is not None:
+        columns["backward"] = (gradient.backward, np.sum(reference.images * u, (1, 2, 3)))
+    ours = theirs = False
+    for test in open_tests:
+        if test.name not in columns:
+            ours = True
+            continue
+        sx, sy = (float(np.std(s)) for s in columns[test.name])
+        ours, theirs = ours or sx >= 0.5 * sy, theirs or sy >= 0.5 * sx
+    return ours, theirs
+
+
+def describe(result: Comparison, settings: Settings) -> str:
+    """What was found, in one sentence."""
+    low, high = result.slope_interval()
+    slope = f"slope {result.slope:.3f} [{low:.3f}, {high:.3f}]"
+    if result.verdict is Verdict.PASS:
+        return f"{slope}, within ±{settings.tolerance:.1%}"
+    names = [t.name for t in result.decisive]
+    blocks = sum(name.startswith("block") for name in names)
+    parts = [name for name in names if not name.startswith("block")] + ([f"{blocks} blocks"] if blocks else [])
+    what = ", ".join(parts)
+    if result.verdict is Verdict.FAIL:
+        if np.allclose(np.nan_to_num(result.slope), 0) and result.gradient is not None and not np.any(result.gradient):
+            return f"{result.motion}: the gradient is zero although the image changes"
+        return f"{result.motion}: {slope}; differs in {what}"
+    heavy = [t.name for t in result.decisive if t.p_equal < 0.05 and not t.inside]
+    tails = f"; heavy tails in {', '.join(heavy[:3])}" if heavy else ""
+    return f"{result.motion}: {slope}; not yet clear in {what}{tails}; give more --budget"
