@@ -2,7 +2,7 @@
 
     @click.command(epilog=common.epilog("pathtracer render scene.xml -o out.exr"))
     @click.argument("scene", type=common.SCENE)
-    @common.scene_options        # -m/--variant, -D key=value, -s/--sensor, -t/--threads
+    @common.scene_options        # -m, -D key=value, -s/--sensor, -t, --allow-outside, --sanitize
     @common.sampling_options     # --spp, --seed, --deterministic
     @common.output_options       # -o/--output, --json  (-q and -v are there for every command)
     @common.pass_session
@@ -85,6 +85,8 @@ class Session:
         deterministic: bit-identical results: one thread on the processor.
         json: one JSON object on stdout instead of text.
         quiet: nothing on stderr but warnings and errors.
+        allow_outside: files of the scene may lie outside its folder.
+        sanitize: replace NaN, infinite and negative texels of textures and images.
         verbose: how often -v was given; 1 shows tracebacks.
         warnings: warnings shown so far; `emit` adds them to the object.
     """
@@ -99,6 +101,8 @@ class Session:
     deterministic: bool = False
     json: bool = False
     quiet: bool = False
+    allow_outside: bool = False
+    sanitize: bool = False
     verbose: int = 0
     warnings: list[str] = field(default_factory=list)
     #: names of the options that stood before the subcommand, to tell the user when it does not take them
@@ -144,10 +148,15 @@ class Session:
         self.activate()
         from pathtracer.scenes import load_scene
 
+        self.check_defines()
+        found = {"sanitize": self.sanitize, "root": "/" if self.allow_outside else None}
+        return load_scene(path, **{**found, **options, **self.defines})
+
+    def check_defines(self) -> None:
+        """Refuse -D names that are arguments of `load_scene` itself."""
         for name in self.defines:
             if name in ("path", "variant", "root", "sanitize"):
                 raise UsageError(f"'{name}' cannot be the name of a scene default", where=f"-D {name}")
-        return load_scene(path, **{**options, **self.defines})
 
     def say(self, text: str) -> None:
         """One line of progress on stderr; silent with -q."""
@@ -253,6 +262,8 @@ _THREADS = _option("-t", "--threads", type=click.IntRange(min=1), metavar="N", h
 _SPP = _option("--spp", type=click.IntRange(min=1), metavar="N", help="Samples per pixel.")
 _SEED = _option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="Seed of the random numbers.")
 _DETERMINISTIC = _option("--deterministic", is_flag=True, help="Bit-identical results, on one thread.")
+_OUTSIDE = _option("--allow-outside", is_flag=True, help="Files of the scene may lie outside its folder.")
+_SANITIZE = _option("--sanitize", is_flag=True, help="Replace NaN, infinite and negative texels by 0.")
 _OUTPUT = _option("-o", "--output", type=FILE, metavar="PATH", help="File or folder to write.")
 _JSON = _option("--json", is_flag=True, help="One JSON object on stdout; logs on stderr.")
 _QUIET = _option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")
@@ -269,8 +280,8 @@ def _all(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 
 def scene_options(function: F) -> F:
-    """-m/--variant, -D key=value, -s/--sensor, -t/--threads."""
-    return _all(_VARIANT, _DEFINES, _SENSOR, _THREADS)(function)
+    """-m/--variant, -D key=value, -s/--sensor, -t/--threads, --allow-outside, --sanitize."""
+    return _all(_VARIANT, _DEFINES, _SENSOR, _THREADS, _OUTSIDE, _SANITIZE)(function)
 
 
 def sampling_options(function: F) -> F:

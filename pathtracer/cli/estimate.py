@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 @click.option("--iterations", type=click.IntRange(min=1), metavar="N", help="Most steps.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Most time of the steps.")
 @click.option("--strict", is_flag=True, help="Refuse gradients that are known to lack a part.")
-@click.option("--sanitize", is_flag=True, help="Replace NaN, infinite and negative texels.")
 @common.scene_options
 @common.sampling_options
 @common.output_options
@@ -129,8 +128,9 @@ def _override(work: Job, session: common.Session, options: dict[str, Any]) -> Jo
     given = {
         ("views", "mask"): None if options["mask"] is None else str(Path(options["mask"]).resolve()),
         ("views", "color"): options["color"],
-        ("views", "sanitize"): options["sanitize"] or None,
-        ("scene", "sanitize"): options["sanitize"] or None,
+        ("views", "sanitize"): session.sanitize or None,
+        ("scene", "sanitize"): session.sanitize or None,
+        ("scene", "root"): "/" if session.allow_outside else None,
         ("loss", "kind"): options["loss"],
         ("estimator", "name"): options["estimator"],
         ("estimator", "strict"): options["strict"] or None,

@@ -84,12 +84,12 @@ class ParameterInfo:
 
         answers = {}
         for name, row in ESTIMATORS.items():
-            missing = [PHENOMENA[p] for p in PHENOMENA if p in self.needs - row.handles]
+            missing = [p for p in PHENOMENA if p in self.needs - row.handles]
             by_values = row.handles >= set(PHENOMENA) and not row.unbiased  # differences of whole images
             if not self.differentiable:
                 answers[name] = "" if by_values and self.attachable else self.reason
             else:
-                answers[name] = f"leaves out {'; '.join(missing)}" if missing else ""
+                answers[name] = f"leaves out {', '.join(missing)}" if missing else ""
         return answers
 
 
@@ -316,13 +316,14 @@ def _refusal(scene: Scene, key: str, kind: str, value: Any, user: str, role_name
     flags = scene.params.flags(key)
     if flags & mi.ParamFlags.ReadOnly:
         return "Mitsuba computes it and does not let it be set"
+    why = refusal(scene.params, key)
     if kind == "setting":
-        return "it is a setting, no quantity that Mitsuba tracks derivatives of"
+        plain = "it is a setting, no quantity that Mitsuba tracks derivatives of"
+        return why[0] if why is not None else plain
     if kind == "faces":
         return "it is a list of indices"
     if "Transform" in type(value).__name__ and np.array(value.matrix).shape[0] != 4:
         return "texture transforms are plain numbers in Mitsuba"
-    why = refusal(scene.params, key)
     if why is not None:
         return f"{why[0]} ({why[1]})"
     if (user, role_name) == ("spot", "texture") and kind != "texture":

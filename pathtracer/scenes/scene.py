@@ -47,17 +47,9 @@ def load_scene(
         UsageError: a name in `defines` that the scene does not know.
     """
     checked = inspect_scene(path, variant=variant, root=root, sanitize=sanitize, **defines)
-    if checked.report.errors or checked.graph is None:
+    if checked.report.errors:
         raise checked.report.errors[0]
-    return Scene(
-        checked.graph,
-        path=checked.path,
-        defines=checked.defines,
-        warnings=checked.report.warnings,
-        source=checked.source,
-        files=checked.report.files,
-        replaced=checked.report.replaced,
-    )
+    return build(checked)
 
 
 @dataclass
@@ -124,6 +116,24 @@ def inspect_scene(
         graph.edits[index, "filename"] = None
         graph.edits[index, "bitmap"] = mi.Bitmap(texels)
     return checked
+
+
+def build(checked: CheckedScene) -> Scene:
+    """Create the objects of a scene that passed its checks.
+
+    Raises:
+        InputError: what only the plugins themselves find, such as unknown properties.
+    """
+    assert checked.graph is not None
+    return Scene(
+        checked.graph,
+        path=checked.path,
+        defines=checked.defines,
+        warnings=checked.report.warnings,
+        source=checked.source,
+        files=checked.report.files,
+        replaced=checked.report.replaced,
+    )
 
 
 class Scene:
@@ -280,6 +290,19 @@ class Scene:
                 self.params[key] = before[key]
         self.params.update()
 
+    def facts(self) -> dict[str, int]:
+        """How many shapes, triangles, emitters, sensors and parameters there are."""
+        import mitsuba as mi
+
+        meshes = [shape for shape in self.mi.shapes() if isinstance(shape, mi.Mesh)]
+        return {
+            "shapes": len(self.mi.shapes()),
+            "triangles": sum(int(mesh.face_count()) for mesh in meshes),
+            "emitters": len(self.mi.emitters()),
+            "sensors": len(self.mi.sensors()),
+            "parameters": sum(info.differentiable for info in self.parameters().values()),
+        }
+
     # -- rendering --------------------------------------------------------------------------------------------------
 
     def sensor(self, index: int = 0) -> Any:
@@ -337,7 +360,9 @@ class Scene:
         total: np.ndarray | None = None
         for number in range(passes):
             count = spp // passes + (number < spp % passes)
-            image = mi.render(self.mi, sensor=camera, integrator=integrator, spp=count, seed=(seed * 4099 + number) % 2**32)
+            image = mi.render(
+                self.mi, sensor=camera, integrator=integrator, spp=count, seed=(seed * 4099 + number) % 2**32
+            )
             array = np.array(image, dtype=np.float64) * count
             total = array if total is None else total + array
         assert total is not None
