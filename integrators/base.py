@@ -1,7 +1,8 @@
 """What every estimator shares: explicit sample budgets, passes, film adjoints and the check of what is asked for.
 
-A gradient image is estimated in three steps that `ReplayIntegrator` wires for its subclasses: draw camera rays (attached to the
-camera), walk paths in `sample` (Primal, then Forward or Backward with the same random numbers), splat on the film.
+A gradient image is estimated in three steps that `ReplayIntegrator` wires for its subclasses: draw camera rays
+(attached to the camera), walk paths in `sample` (Primal, then Forward or Backward with the same random numbers), splat
+on the film.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import drjit as dr
 import mitsuba as mi
 from mitsuba.ad.integrators.common import ADIntegrator
 
-from .support import require_supported
+from .specular_chain import SpecularChain, purely_specular, trace_specular_chain
+from .support import require_supported, warn_of_hidden_motion
 
 #: Samples per pixel of one kernel launch. Sums of more samples lose digits in float32 (4096 bias a small
 #: finite difference by 4 %), and every lane of a launch costs memory for its random number generator.
@@ -26,6 +28,8 @@ class ReplayIntegrator(ADIntegrator):
     Properties (besides Mitsuba's `max_depth`, `rr_depth`, `hide_emitters`):
         primal_spp: samples per pixel of the image; 0 takes the `spp` of the call, or else of the scene's sampler.
         interior_spp: samples per pixel of the interior derivative; 0 likewise.
+        specular_depth: perfectly specular bounces between the camera and the first other surface through which motion
+            is followed (default 3).
         interior: whether the interior term is estimated at all (default true).
 
     Attributes:
@@ -34,10 +38,13 @@ class ReplayIntegrator(ADIntegrator):
 
     def __init__(self, props: mi.Properties) -> None:
         if mi.is_polarized:
-            raise ValueError(f"{props.plugin_name()} does not handle polarised light; use a variant without 'polarized'")
+            raise ValueError(
+                f"{props.plugin_name()} does not handle polarised light; use a variant without 'polarized'"
+            )
         super().__init__(props)
         self.primal_spp = int(props.get("primal_spp", 0))
         self.interior_spp = int(props.get("interior_spp", 0))
+        self.specular_depth = int(props.get("specular_depth", 3))
         self.interior = bool(props.get("interior", True))
         self.dropped = mi.UInt32(0)
 
@@ -166,45 +173,55 @@ class ReplayIntegrator(ADIntegrator):
     ) -> mi.TensorXf | None:
         """Interior derivative by replay: a primal walk, then the same walk with derivatives."""
         film = sensor.film()
+        backward = mode == dr.ADMode.Backward
         with dr.suspend_grad():
             sampler, spp = self.prepare(sensor, seed, spp, self.aov_names())
             ray, weight, pos = self.sample_rays(scene, sensor, sampler)
             with dr.resume_grad():  # nothing counts as attached while derivatives are suspended
                 geometry = self.geometry_attached(scene, params) or dr.grad_enabled(ray.o, ray.d)
-                attached_weight = dr.grad_enabled(weight)
+                # What happens to a sample before replay starts: the response of the sensor, the specular chain
+                head = self.camera_head(scene, sampler, ray, geometry)
+                offset = head.emitted * weight
+                weight = head.weight * weight
+                if not backward:
+                    # The edges must go: replay propagates from the same parameters and may not meet them again
+                    flags = dr.ADFlag.ClearEdges | dr.ADFlag.AllowNoGrad
+                    dr.forward_to(head.ray.o, head.ray.d, weight, offset, flags=flags)
+            if geometry:
+                warn_of_hidden_motion(scene)
+            walk = {"scene": scene, "ray": head.ray, "depth": head.length, "active": head.active}
+            L, _, _, state = self.sample(mode=dr.ADMode.Primal, sampler=sampler.clone(), **walk)
+            L = dr.detach(L)
 
-            δimage = None
-            if mode == dr.ADMode.Backward:
-                δimage = self._film_adjoint(film, pos, weight, ray, spp, grad_in)
-
-            L, _, _, state = self.sample(
-                mode=dr.ADMode.Primal, scene=scene, sampler=sampler.clone(), ray=ray, active=mi.Bool(True)
-            )
-            δL, valid, _, _ = self.sample(
-                mode=mode,
-                scene=scene,
-                sampler=sampler,
-                ray=ray,
-                δL=None if δimage is None else δimage * dr.detach(weight),
-                state_in=state,
-                active=mi.Bool(True),
-                geometry=geometry,
-            )
-            # Sensors whose response depends on a parameter: d(L w) = dL w + L dw
-            if mode == dr.ADMode.Backward:
-                if attached_weight:
-                    with dr.resume_grad():
-                        dr.backward_from(δimage * L * weight)
-                return None
-            value = δL * dr.detach(weight)
-            if attached_weight:
+            if backward:
+                δimage = self._film_adjoint(film, pos, ray, spp, grad_in)
+                self.sample(
+                    mode=mode,
+                    sampler=sampler,
+                    δL=δimage * dr.detach(weight),
+                    state_in=state,
+                    geometry=geometry,
+                    **walk,
+                )
                 with dr.resume_grad():
-                    value += L * dr.detach(dr.forward_to(weight, flags=dr.ADFlag.ClearNone))
-            # Coverage does not change while visibility is fixed: the alpha channel of the interior term is zero
-            return self._splat(film, pos, value, ray, mi.Bool(False), spp)
+                    if dr.grad_enabled(weight, offset):
+                        dr.backward_from(δimage * (L * weight + offset), flags=dr.ADFlag.ClearInterior)
+                return None
+
+            δL, valid, _, _ = self.sample(mode=mode, sampler=sampler, state_in=state, geometry=geometry, **walk)
+            with dr.resume_grad():
+                δhead = L * dr.grad(weight) + dr.grad(offset)
+            value = δL * dr.detach(weight) + dr.select(dr.isfinite(δhead), δhead, 0)
+            return self._splat(film, pos, value, ray, valid | (head.length > 0), spp)
+
+    def camera_head(self, scene: mi.Scene, sampler: mi.Sampler, ray: mi.Ray3f, geometry: bool) -> SpecularChain:
+        """Camera rays behind their perfectly specular bounces, which matter only where something moves."""
+        if not geometry or self.specular_depth == 0 or not purely_specular(scene):
+            return SpecularChain(ray, mi.Spectrum(1), mi.Spectrum(0), mi.UInt32(0), mi.Bool(True))
+        return trace_specular_chain(scene, sampler, ray, self.specular_depth, self.max_depth)
 
     def _film_adjoint(
-        self, film: mi.Film, pos: mi.Point2f, weight: Any, ray: mi.Ray3f, spp: int, grad_in: mi.TensorXf
+        self, film: mi.Film, pos: mi.Point2f, ray: mi.Ray3f, spp: int, grad_in: mi.TensorXf
     ) -> mi.Spectrum:
         """Adjoint of splatting and developing: d<grad_in, image>/d(value of each camera sample)."""
         with dr.resume_grad():
@@ -227,5 +244,5 @@ class ReplayIntegrator(ADIntegrator):
             return False
         return any(
             key.rsplit(".", 1)[-1] in ("vertex_normals", "vertex_texcoords") and dr.grad_enabled(params[key])
-            for key in params.keys()  # noqa: SIM118  (mi.SceneParameters iterates over items)
+            for key in params.keys()  # mi.SceneParameters iterates over items
         )

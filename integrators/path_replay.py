@@ -1,16 +1,16 @@
 """Interior (continuous) derivative of path-traced radiance by path replay.
 
 Estimates, for every camera ray, L = ∫ f(x̄) dx̄ and ∂L/∂θ = ∫ ∂f(x̄, θ)/∂θ dx̄ over light paths x̄ = x₀ x₁ x₂ …
-The random walk is sampled without derivatives (detached). The first walk stores the radiance L of every path; the second
-repeats it with the same random numbers, subtracts what each vertex contributed, and therefore holds, at vertex k, the
-radiance that arrives from the rest of the path. Nothing else is stored: memory does not grow with depth.
+The random walk is sampled without derivatives (detached). The first walk yields the radiance L of every path; the
+second repeats it with the same random numbers, subtracts what each vertex contributed, and therefore holds, at vertex
+k, the radiance that arrives from the rest of the path. Nothing else is stored: memory does not grow with depth.
 
-Unbiased for everything that is continuous in θ; visibility changes are the business of `edge_sampling` and `warped_area`.
+Unbiased for everything that is continuous in θ; visibility is the business of `edge_sampling` and `warped_area`.
 
-Parametrisation (docs/theory/path_replay.md): film coordinates are fixed and x₁ slides along the attached camera ray; later
-vertices and emitter samples keep their place on their surface, so that moving geometry enters through the attached
-positions of three consecutive vertices, the geometric term and the stretch of the surface (E3). Delta and null lobes
-enter through the attached lobe weight (E5).
+Parametrisation (docs/theory/path_replay.md): film coordinates are fixed and x₁ slides along the attached camera ray;
+later vertices and emitter samples keep their place on their surface, so that moving geometry enters through the
+attached positions of three consecutive vertices, the geometric term and the stretch of the surface (E3). Delta and
+null lobes enter through the attached lobe weight (E5).
 
 Sources: Vicini, Speierer, Jakob 2021 (path replay); Zeltner, Speierer, Georgiev, Jakob 2021 (detached sampling).
 """
@@ -23,11 +23,8 @@ import drjit as dr
 import mitsuba as mi
 from mitsuba.ad.integrators.common import mis_weight
 
+from .attached import FOLLOW, SceneTraits, attach_emitter_sample, geometric_term, lobe_value
 from .base import ReplayIntegrator
-
-#: Cosine below which a surface counts as seen edge-on.
-GRAZING = 1e-3
-FOLLOW = mi.RayFlags.All | mi.RayFlags.FollowShape
 
 
 class PathReplay(ReplayIntegrator):
@@ -53,7 +50,8 @@ class PathReplay(ReplayIntegrator):
         """Walk one path per lane; the contract of `mitsuba.ad.integrators.common.ADIntegrator.sample`.
 
         Args:
-            ray: camera rays; their origin and direction may carry derivatives.
+            ray: camera rays; their origin and direction may carry derivatives (in Forward mode, tangents that have
+                already been propagated to them).
             depth: path segments already used before `ray`.
             δL: adjoint (Backward) radiance of every ray.
             state_in: what the primal walk returned as its state.
@@ -73,7 +71,6 @@ class PathReplay(ReplayIntegrator):
         δo, δd = mi.Vector3f(0), mi.Vector3f(0)
         if dr.hint(moving_camera and mode == dr.ADMode.Forward, mode="scalar"):
             with dr.resume_grad():
-                dr.forward_to(ray.o, ray.d, flags=dr.ADFlag.ClearNone | dr.ADFlag.AllowNoGrad)
                 δo = mi.Vector3f(dr.grad(ray.o))
                 δd = mi.Vector3f(dr.grad(ray.d))
 
@@ -264,138 +261,3 @@ class PathReplay(ReplayIntegrator):
                 active=active,
             )
         return L, valid
-
-
-class SceneTraits:
-    """What a scene contains that needs code of its own in the kernel (known when it is traced)."""
-
-    def __init__(self, scene: mi.Scene) -> None:
-        flags = [emitter.flags() for emitter in scene.emitters()]
-        delta = mi.EmitterFlags.Delta
-        self.has_delta_emitters = any(mi.has_flag(f, delta) for f in flags)
-        self.has_other_emitters = any(not mi.has_flag(f, delta) for f in flags)
-        shapes = scene.shapes()
-        self.emitters_move = any(s.is_emitter() and s.parameters_grad_enabled() for s in shapes)
-        bsdfs = [s.bsdf() for s in shapes if s.bsdf() is not None]
-        lobes = mi.BSDFFlags.Delta | mi.BSDFFlags.Null
-        self.has_delta_lobes = any(mi.has_flag(b.flags(), lobes) for b in bsdfs)
-        self.masks = [b for b in bsdfs if b.class_name() == "MaskBSDF" and mi.has_flag(b.flags(), mi.BSDFFlags.Delta)]
-        plastics = [b for b in bsdfs if b.class_name() == "SmoothPlastic"]
-        self.plastics = [(b, mi.traverse(b)["eta"]) for b in plastics]
-        self.resample_lobes = any(mi.has_flag(b.flags(), mi.BSDFFlags.Delta) and b not in plastics for b in bsdfs)
-
-
-def geometric_term(to_point: mi.Vector3f, si: mi.SurfaceInteraction3f) -> mi.Float:
-    """dω/du of a point that keeps its place on its surface, up to a constant (E3).
-
-    |cos θ| / r² times the stretch |∂p/∂u × ∂p/∂v| of the surface's own coordinates.
-    """
-    return projected_solid_angle(to_point, si.n) * relative_stretch(si)
-
-
-def projected_solid_angle(to_point: mi.Vector3f, n: mi.Normal3f) -> mi.Float:
-    """|cos θ| / r² of a surface element with normal `n`.
-
-    Within `GRAZING` of the limb of a curved surface cos θ is mostly round-off, and so would be its relative derivative,
-    which grows as 1/cos θ: there the value is kept and the derivative left out (a share of `GRAZING` of the flux).
-    """
-    r2 = dr.squared_norm(to_point)
-    inv_r = dr.rsqrt(r2)
-    cos_theta = dr.abs_dot(n, to_point) * inv_r
-    value = cos_theta * dr.square(inv_r)
-    return dr.select(dr.detach(cos_theta) > GRAZING, value, dr.detach(value))
-
-
-def relative_stretch(si: mi.SurfaceInteraction3f) -> mi.Float:
-    """Value one, with the relative derivative of the area that the surface's own coordinates span."""
-    area = dr.norm(dr.cross(si.dp_du, si.dp_dv))
-    return dr.select(dr.detach(area) > 0, dr.relative_grad(area), 1)
-
-
-def attach_emitter_sample(
-    scene: mi.Scene,
-    traits: SceneTraits,
-    si: mi.SurfaceInteraction3f,
-    ds: mi.DirectionSample3f,
-    weight: mi.Spectrum,
-    u: mi.Point2f,
-    active: mi.Bool,
-    moving: bool,
-) -> tuple[mi.DirectionSample3f, mi.Spectrum]:
-    """The same emitter sample with derivatives: of the light, of its position, and of the shading point.
-
-    Args:
-        si: attached shading point.
-        ds, weight: the detached sample and its weight (radiance / density).
-        u: the random numbers that drew it.
-
-    Returns:
-        (ds with an attached direction, attached weight).
-    """
-    d = ds.d
-    value = mi.Spectrum(weight)
-    if traits.has_other_emitters:
-        J = mi.Float(1)
-        if moving:
-            surface = active & mi.has_flag(ds.emitter.flags(), mi.EmitterFlags.Surface)
-            y, n = mi.Point3f(ds.p), mi.Normal3f(ds.n)
-            stretch = mi.Float(1)
-            if traits.emitters_move:
-                # Find the sample again as a point of its shape, to let it follow the shape
-                with dr.suspend_grad():
-                    ray = dr.detach(si).spawn_ray_to(ds.p)
-                    ray.o = dr.fma(ray.d, ray.maxt, ray.o)
-                    ray.maxt = dr.largest(ray.maxt)
-                    pi_y = scene.ray_intersect_preliminary(ray, coherent=False, active=surface)
-                si_y = pi_y.compute_surface_interaction(ray, FOLLOW, surface)
-                found = surface & si_y.is_valid()
-                y = mi.Point3f(dr.replace_grad(y, dr.select(found, si_y.p, y)))
-                n = mi.Normal3f(dr.replace_grad(n, dr.select(found, si_y.n, n)))
-                stretch = dr.select(found, relative_stretch(si_y), 1)
-            to_y = y - si.p
-            J = dr.select(surface, dr.relative_grad(projected_solid_angle(to_y, n)) * stretch, 1)
-            d = dr.replace_grad(d, dr.select(surface, dr.normalize(to_y), d))
-        ds.d = d
-        Le = scene.eval_emitter_direction(si, ds, active & ~ds.delta)
-        attached = Le * dr.select(ds.pdf != 0, dr.rcp(ds.pdf), 0) * J
-        value = dr.replace_grad(value, dr.select(ds.delta, value, attached))
-    if traits.has_delta_emitters:
-        # A delta light is drawn the same way every time: sampling it again attached differentiates everything
-        ds_delta, w_delta = scene.sample_emitter_direction(si, u, False, active & ds.delta)
-        value = dr.replace_grad(value, dr.select(ds.delta, w_delta, value))
-        d = dr.replace_grad(d, dr.select(ds.delta, ds_delta.d, d))
-    ds.d = d
-    return ds, value
-
-
-def lobe_value(
-    traits: SceneTraits,
-    bsdf: mi.BSDFPtr,
-    ctx: mi.BSDFContext,
-    si: mi.SurfaceInteraction3f,
-    u1: mi.Float,
-    u2: mi.Point2f,
-    bs: mi.BSDFSample3f,
-    active: mi.Bool,
-) -> mi.Spectrum:
-    """Attached intensity of the delta or null lobe that was sampled (E5), up to a constant.
-
-    `eval` of such a lobe is zero, so its derivative has to come from the sampling weight: weight times selection
-    probability is the lobe itself, whatever the probability depends on.
-    """
-    null = active & mi.has_flag(bs.sampled_type, mi.BSDFFlags.Null)
-    lobe = weight = mi.Spectrum(1)
-    if traits.resample_lobes:
-        again, weight = bsdf.sample(ctx, si, u1, u2, active & ~null)
-        lobe = weight * again.pdf
-    for plastic, eta in traits.plastics:
-        # Its selection probability carries derivatives that cancel here, but that Dr.Jit 1.5 cannot propagate forward
-        coat = mi.Spectrum(1)
-        if "specular_reflectance" in str(mi.traverse(plastic)):
-            coat = bsdf.eval_attribute("specular_reflectance", si, active)
-        coat *= mi.fresnel(dr.abs(mi.Frame3f.cos_theta(si.wi)), eta)[0]
-        lobe = dr.select(bsdf == mi.BSDFPtr(plastic), coat, lobe)
-    for mask in traits.masks:
-        # Mask divides by a detached opacity, hence probability and weight both carry its derivative
-        lobe = dr.select(bsdf == mi.BSDFPtr(mask), weight, lobe)
-    return dr.select(null, bsdf.eval_null_transmission(si, null), lobe)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import drjit as dr
 import mitsuba as mi
 
-from .errors import UnsupportedGradient
+from .errors import GradientWarning, UnsupportedGradient
 
 _TABLE = (
     "Mitsuba tabulates the transmittance of a roughplastic without derivatives, which would give a wrong gradient",
@@ -34,7 +35,7 @@ def attached_keys(params: Any) -> list[str]:
     """Keys of a `mi.SceneParameters` whose values carry derivatives."""
     if not isinstance(params, mi.SceneParameters):
         return []
-    return [key for key in params.keys() if dr.grad_enabled(params[key])]  # noqa: SIM118
+    return [key for key in params.keys() if dr.grad_enabled(params[key])]
 
 
 def refusal(params: mi.SceneParameters, key: str) -> tuple[str, str] | None:
@@ -61,3 +62,18 @@ def require_supported(scene: mi.Scene, params: Any, integrator: Any) -> None:
         why = refusal(params, key)
         if why is not None:
             raise UnsupportedGradient(why[0], key=key, remedy=why[1])
+
+
+def warn_of_hidden_motion(scene: mi.Scene) -> None:
+    """Say which part of the light is not followed when things move: caustics, mixtures of specular and other lobes."""
+    delta = int(mi.BSDFFlags.DeltaReflection) | int(mi.BSDFFlags.DeltaTransmission)
+    if any(shape.bsdf() is not None and int(shape.bsdf().flags()) & delta for shape in scene.shapes()):
+        warnings.warn(
+            GradientWarning(
+                "specular-motion",
+                "light that reaches a surface through a perfect mirror or smooth glass (caustics), or that is seen in "
+                "the smooth coat of a plastic, is differentiated as if the reflected direction stayed where it is",
+                "use a rough material with a small alpha, or compare with finite_difference",
+            ),
+            stacklevel=2,
+        )

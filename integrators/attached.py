@@ -1,0 +1,148 @@
+"""Attached re-evaluation of what a path tracer sampled without derivatives: emitter samples, lobes, geometric terms.
+
+Equations (E3)-(E5) of docs/theory/path_replay.md. Everything here has the value that was sampled, plus a derivative.
+"""
+
+from __future__ import annotations
+
+import drjit as dr
+import mitsuba as mi
+
+#: Cosine below which a surface counts as seen edge-on.
+GRAZING = 1e-3
+FOLLOW = mi.RayFlags.All | mi.RayFlags.FollowShape
+
+
+class SceneTraits:
+    """What a scene contains that needs code of its own in the kernel (known when it is traced)."""
+
+    def __init__(self, scene: mi.Scene) -> None:
+        flags = [emitter.flags() for emitter in scene.emitters()]
+        delta = mi.EmitterFlags.Delta
+        self.has_delta_emitters = any(mi.has_flag(f, delta) for f in flags)
+        self.has_other_emitters = any(not mi.has_flag(f, delta) for f in flags)
+        shapes = scene.shapes()
+        self.emitters_move = any(s.is_emitter() and s.parameters_grad_enabled() for s in shapes)
+        bsdfs = [s.bsdf() for s in shapes if s.bsdf() is not None]
+        delta = mi.BSDFFlags.Delta  # null lobes included
+        self.has_delta_lobes = any(mi.has_flag(b.flags(), delta) for b in bsdfs)
+        self.masks = [b for b in bsdfs if b.class_name() == "MaskBSDF" and mi.has_flag(b.flags(), delta)]
+        plastics = [b for b in bsdfs if b.class_name() == "SmoothPlastic"]
+        self.plastics = [(b, mi.traverse(b)["eta"]) for b in plastics]
+        self.resample_lobes = any(mi.has_flag(b.flags(), delta) and b not in plastics for b in bsdfs)
+
+
+def geometric_term(to_point: mi.Vector3f, si: mi.SurfaceInteraction3f) -> mi.Float:
+    """dω/du of a point that keeps its place on its surface, up to a constant (E3).
+
+    |cos θ| / r² times the stretch |∂p/∂u × ∂p/∂v| of the surface's own coordinates.
+    """
+    return projected_solid_angle(to_point, si.n) * relative_stretch(si)
+
+
+def projected_solid_angle(to_point: mi.Vector3f, n: mi.Normal3f) -> mi.Float:
+    """|cos θ| / r² of a surface element with normal `n`.
+
+    Within `GRAZING` of the limb of a curved surface cos θ is mostly round-off, and so would be its relative derivative,
+    which grows as 1/cos θ: there the value is kept and the derivative left out (a share of `GRAZING` of the flux).
+    """
+    r2 = dr.squared_norm(to_point)
+    inv_r = dr.rsqrt(r2)
+    cos_theta = dr.abs_dot(n, to_point) * inv_r
+    value = cos_theta * dr.square(inv_r)
+    return dr.select(dr.detach(cos_theta) > GRAZING, value, dr.detach(value))
+
+
+def relative_stretch(si: mi.SurfaceInteraction3f) -> mi.Float:
+    """Value one, with the relative derivative of the area that the surface's own coordinates span."""
+    area = dr.norm(dr.cross(si.dp_du, si.dp_dv))
+    return dr.select(dr.detach(area) > 0, dr.relative_grad(area), 1)
+
+
+def attach_emitter_sample(
+    scene: mi.Scene,
+    traits: SceneTraits,
+    si: mi.SurfaceInteraction3f,
+    ds: mi.DirectionSample3f,
+    weight: mi.Spectrum,
+    u: mi.Point2f,
+    active: mi.Bool,
+    moving: bool,
+) -> tuple[mi.DirectionSample3f, mi.Spectrum]:
+    """The same emitter sample with derivatives: of the light, of its position, and of the shading point.
+
+    Args:
+        si: attached shading point.
+        ds, weight: the detached sample and its weight (radiance / density).
+        u: the random numbers that drew it.
+
+    Returns:
+        (ds with an attached direction, attached weight).
+    """
+    d = ds.d
+    value = mi.Spectrum(weight)
+    if traits.has_other_emitters:
+        J = mi.Float(1)
+        if moving:
+            surface = active & mi.has_flag(ds.emitter.flags(), mi.EmitterFlags.Surface)
+            y, n = mi.Point3f(ds.p), mi.Normal3f(ds.n)
+            stretch = mi.Float(1)
+            if traits.emitters_move:
+                # Find the sample again as a point of its shape, to let it follow the shape
+                with dr.suspend_grad():
+                    ray = dr.detach(si).spawn_ray_to(ds.p)
+                    ray.o = dr.fma(ray.d, ray.maxt, ray.o)
+                    ray.maxt = dr.largest(ray.maxt)
+                    pi_y = scene.ray_intersect_preliminary(ray, coherent=False, active=surface)
+                si_y = pi_y.compute_surface_interaction(ray, FOLLOW, surface)
+                found = surface & si_y.is_valid()
+                y = mi.Point3f(dr.replace_grad(y, dr.select(found, si_y.p, y)))
+                n = mi.Normal3f(dr.replace_grad(n, dr.select(found, si_y.n, n)))
+                stretch = dr.select(found, relative_stretch(si_y), 1)
+            to_y = y - si.p
+            J = dr.select(surface, dr.relative_grad(projected_solid_angle(to_y, n)) * stretch, 1)
+            d = dr.replace_grad(d, dr.select(surface, dr.normalize(to_y), d))
+        ds.d = d
+        Le = scene.eval_emitter_direction(si, ds, active & ~ds.delta)
+        attached = Le * dr.select(ds.pdf != 0, dr.rcp(ds.pdf), 0) * J
+        value = dr.replace_grad(value, dr.select(ds.delta, value, attached))
+    if traits.has_delta_emitters:
+        # A delta light is drawn the same way every time: sampling it again attached differentiates everything
+        ds_delta, w_delta = scene.sample_emitter_direction(si, u, False, active & ds.delta)
+        value = dr.replace_grad(value, dr.select(ds.delta, w_delta, value))
+        d = dr.replace_grad(d, dr.select(ds.delta, ds_delta.d, d))
+    ds.d = d
+    return ds, value
+
+
+def lobe_value(
+    traits: SceneTraits,
+    bsdf: mi.BSDFPtr,
+    ctx: mi.BSDFContext,
+    si: mi.SurfaceInteraction3f,
+    u1: mi.Float,
+    u2: mi.Point2f,
+    bs: mi.BSDFSample3f,
+    active: mi.Bool,
+) -> mi.Spectrum:
+    """Attached intensity of the delta or null lobe that was sampled (E5), up to a constant.
+
+    `eval` of such a lobe is zero, so its derivative has to come from the sampling weight: weight times selection
+    probability is the lobe itself, whatever the probability depends on.
+    """
+    null = active & mi.has_flag(bs.sampled_type, mi.BSDFFlags.Null)
+    lobe = weight = mi.Spectrum(1)
+    if traits.resample_lobes:
+        again, weight = bsdf.sample(ctx, si, u1, u2, active & ~null)
+        lobe = weight * again.pdf
+    for plastic, eta in traits.plastics:
+        # Its selection probability carries derivatives that cancel here, but that Dr.Jit 1.5 cannot propagate forward
+        coat = mi.Spectrum(1)
+        if "specular_reflectance" in str(mi.traverse(plastic)):
+            coat = bsdf.eval_attribute("specular_reflectance", si, active)
+        coat *= mi.fresnel(dr.abs(mi.Frame3f.cos_theta(si.wi)), eta)[0]
+        lobe = dr.select(bsdf == mi.BSDFPtr(plastic), coat, lobe)
+    for mask in traits.masks:
+        # Mask divides by a detached opacity, hence probability and weight both carry its derivative
+        lobe = dr.select(bsdf == mi.BSDFPtr(mask), weight, lobe)
+    return dr.select(null, bsdf.eval_null_transmission(si, null), lobe)
