@@ -21,6 +21,7 @@ import numpy as np
 
 from ..errors import Diverged, PathtracerError
 from .objective import Objective, derive_seed
+from .parameters import to_device
 from .problem import Problem
 from .result import FEW, Recovered, Result, Step
 from .solvers import Move, Solver, choose, make_solver
@@ -135,7 +136,7 @@ class Estimation:
             stage=move.stage,
             rate=move.rate,
             samples=self._samples,
-            bad_pixels=e.bad_pixels,
+            left_out=e.left_out,
             skipped=list(e.faults),
             values=self._few(move.latent),
             gradients=self._few_latent(e.gradient),
@@ -266,9 +267,9 @@ class Estimation:
             found.append(
                 "the budget ended before the loss and the gradients were at rest; more iterations may change the result"
             )
-        total = sum(s.bad_pixels for s in self.history)
+        total = sum(s.left_out for s in self.history)
         if total:
-            found.append(f"{total} non-finite pixels were left out in {len(self.history)} steps")
+            found.append(f"{total} non-finite pixels and samples were left out in {len(self.history)} steps")
         return found
 
     def _few(self, latent: np.ndarray) -> dict[str, list[float]]:
@@ -314,7 +315,7 @@ class Estimation:
         try:
             self.solver.restore({k[7:]: v for k, v in state.items() if k.startswith("solver.")})
             for name in self.objective.weights:
-                self.objective.weights[name] = mi.TensorXf(state[f"weights.{name}"])
+                self.objective.weights[name] = to_device(state[f"weights.{name}"], mi.TensorXf)
                 self.objective.noise[name].restore(state[f"noise.{name}"])
             counters = [int(c) for c in state["loop.counters"]]
             self._offset, self._skipped, self._skipped_in_row, self._exploded, self._samples = counters

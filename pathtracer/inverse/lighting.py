@@ -33,6 +33,10 @@ _STRENGTHS = (
 )
 
 
+#: A scene whose sampling weights are all 1 has no sampling distribution; with this factor there always is one.
+_SHARED = 2.0
+
+
 @dataclass(frozen=True)
 class Emitter:
     """One light: its key prefix, the parameters that switch it off, and whether paths can hit it."""
@@ -106,6 +110,10 @@ class Switchboard:
         self._on = {k: as_numpy(scene.params[k]) for e in emitters for k in e.strengths}
         self._weights = {e.prefix: float(scene.params[e.prefix + ".sampling_weight"]) for e in emitters}
         self._lit: frozenset[str] | None = None
+        self._switching = False
+
+    def _all(self) -> frozenset[str]:
+        return frozenset(e.prefix for e in self._emitters)
 
     def select(self, lit: Sequence[str] | None, where: str = "") -> frozenset[str]:
         """The prefixes of the emitters called `lit` (None: all).
@@ -114,7 +122,8 @@ class Switchboard:
             UsageError: unknown name, none at all, or an emitter that has no strength to switch.
         """
         if lit is None:
-            return frozenset(e.prefix for e in self._emitters)
+            return self._all()
+        self._switching = True
         by_name = {name: e for e in self._emitters for name in e.names}
         chosen = set()
         for name in lit:
@@ -129,30 +138,39 @@ class Switchboard:
         return frozenset(chosen)
 
     def apply(self, lit: frozenset[str], attached: dict[str, Any]) -> dict[str, Any]:
-        """Write the strengths of a view; returns the part of `attached` that is not switched off.
+        """Write the strengths of a view; returns `attached` with the values of dark emitters multiplied by zero.
+
+        All views leave the scene with variables of the same kinds (differentiable, opaque, a sampling distribution), so
+        that one recorded program serves them all.
 
         Args:
             lit: prefixes from `select`.
-            attached: differentiable values by key; those of dark emitters are left out of what is returned.
+            attached: differentiable values by key.
         """
-        kept = dict(attached)
+        import drjit as dr
+        import mitsuba as mi
+
+        result = dict(attached)
         params = self._scene.params
         for e in self._emitters:
             on = e.prefix in lit
             changed = self._lit is None or (e.prefix in self._lit) != on
             for key in e.strengths:
-                if not on:
-                    kept.pop(key, None)
-                if key in kept:
-                    continue
-                if changed or (not on and key in attached):
-                    value = self._on[key] if on else np.zeros_like(self._on[key])
-                    params[key] = to_scene(value, params[key])
-            if changed and e.delta:
-                params[e.prefix + ".sampling_weight"] = self._weights[e.prefix] if on else 0.0
+                if key in attached:
+                    result[key] = attached[key] * dr.opaque(mi.Float, float(on))
+                elif changed and self._switching:
+                    value = to_scene(self._on[key] if on else np.zeros_like(self._on[key]), params[key])
+                    dr.make_opaque(value)
+                    params[key] = value
+            if changed and e.delta and self._switching:
+                params[e.prefix + ".sampling_weight"] = _SHARED * self._weights[e.prefix] if on else 0.0
         self._lit = lit
-        return kept
+        return result
 
     def restore(self) -> None:
         """All emitters as they were found."""
-        self.apply(self.select(None), {})
+        for e in self._emitters if self._switching else ():
+            for key in e.strengths:
+                self._scene.params[key] = to_scene(self._on[key], self._scene.params[key])
+            self._scene.params[e.prefix + ".sampling_weight"] = self._weights[e.prefix]
+        self._lit = None

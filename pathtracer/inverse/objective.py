@@ -34,7 +34,7 @@ class Evaluation:
         gradient: by the latent numbers (n,).
         per_view: loss of each view, by name.
         samples: camera paths spent.
-        bad_pixels: non-finite pixels that were left out.
+        left_out: non-finite pixels and samples that were left out.
         faults: (view, seed) of each view whose loss or gradient was not finite.
         seconds: wall time.
     """
@@ -44,7 +44,7 @@ class Evaluation:
     gradient: np.ndarray
     per_view: dict[str, float] = field(default_factory=dict)
     samples: int = 0
-    bad_pixels: int = 0
+    left_out: int = 0
     faults: list[tuple[str, int]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -126,7 +126,7 @@ class Objective:
         for index, view in zip(chosen, views, strict=True):
             loss, spread, gradient, bad, seed = self._one(latent, view, index, step, spp, total)
             weight = view.weight / share
-            total.bad_pixels += bad
+            total.left_out += bad
             total.per_view[view.view.name] = loss
             if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
                 total.faults.append((view.view.name, seed))

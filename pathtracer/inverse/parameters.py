@@ -335,13 +335,27 @@ def from_flat(flat: Any, kind: type, shape: tuple[int, ...]) -> Any:
     return dr.unravel(kind, flat)
 
 
+def to_device(array: np.ndarray, kind: type) -> Any:
+    """A Dr.Jit array or tensor of type `kind` in memory of its own.
+
+    An array made from NumPy keeps using NumPy's memory, which may be aligned or not; a recorded function is recorded
+    again whenever that changes.
+    """
+    import drjit as dr
+
+    value = kind(np.ascontiguousarray(array, np.float32))
+    value = value + dr.opaque(dr.array_t(kind) if dr.is_tensor_v(kind) else kind, 0)
+    dr.eval(value)
+    return value
+
+
 def to_scene(array: np.ndarray, like: Any) -> Any:
     """A detached scene value of the type of `like` from an array in the form of `as_numpy`."""
     import mitsuba as mi
 
     if is_transform(type(like)):
         return type(like)(np.asarray(array, np.float64))
-    flat = mi.Float(np.ascontiguousarray(array, np.float32).ravel())
+    flat = to_device(np.asarray(array).ravel(), mi.Float)
     return from_flat(flat, type(like), array.shape)
 
 

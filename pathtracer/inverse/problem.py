@@ -17,7 +17,7 @@ from ..capture import View
 from ..errors import InputError, UsageError, nearest_names
 from .lighting import Switchboard, find_emitters, require_light
 from .losses import Loss, make_loss
-from .parameters import Parameter, Unknown, resolve
+from .parameters import Parameter, Unknown, resolve, to_device
 from .rendering import Samples, Target
 
 if TYPE_CHECKING:
@@ -157,8 +157,7 @@ class Problem:
         leaves = []
         attached: dict[str, Any] = {}
         for unknown, piece in zip(self.unknowns, self.split(latent), strict=True):
-            leaf = mi.Float(np.clip(piece, unknown.lower, unknown.upper).astype(np.float32))
-            dr.make_opaque(leaf)
+            leaf = to_device(np.clip(piece, unknown.lower, unknown.upper), mi.Float)
             dr.enable_grad(leaf)
             leaves.append(leaf)
             attached.update(unknown.attach(leaf))
@@ -269,9 +268,8 @@ class Problem:
         weights[..., :used] = view.weight[..., None] * self.loss.weight(image[..., :used])
         # of the mask, not of the loss's own weights, so that losses keep their size; channels beyond colour have none
         weights /= float(view.weight.sum()) * used
-        target = Target(
-            mi.TensorXf(image), mi.TensorXf(weights.astype(np.float32)), dr.opaque(mi.Float, float(view.exposure))
-        )
+        exposure = dr.opaque(mi.Float, float(view.exposure))
+        target = Target(to_device(image, mi.TensorXf), to_device(weights, mi.TensorXf), exposure)
         return PreparedView(view, sensor, shape, pose, self.lights.select(view.lit, view.name), target, weight)
 
     def _camera(self, view: View) -> tuple[Any, str, np.ndarray | None]:

@@ -67,16 +67,19 @@ class Samples:
 
 
 def make_program(integrator: Any, loss: Loss, samples: Samples) -> Callable[..., tuple[Any, ...]]:
-    """The program `(scene, params, sensor, target, weight, exposure, seeds) -> (loss, variance, bad, image, noise)`.
+    """The program of one step of one view; it leaves the gradient in whatever the scene's parameters are attached to.
 
-    It leaves the gradient in whatever the scene's parameters are attached to.
+    Its arguments are the scene, its parameters, the sensor, the parts of a `Target` with the weights of this step, and
+    three opaque `mi.UInt32` seeds: two primal renders and the adjoint pass. Passes count up from them.
 
-    Args:
-        seeds: three opaque `mi.UInt32`: two primal renders, adjoint. Passes count up from them.
     Returns:
-        loss: sum of weighted losses, `mi.Float`; variance: its Monte Carlo variance, from the difference of the two
-        renders (pixels taken as independent); bad: non-finite pixels, which take no part; image: (H, W, C) the mean of
-        both; noise: (H, W, C) an estimate of the image's variance from this one pair.
+        A function that returns
+        loss, `mi.Float`;
+        variance of the loss, from the difference of the two renders (pixels taken as independent);
+        non-finite pixels, which take no part;
+        non-finite samples that the estimator left out of the (last) adjoint pass;
+        image (H, W, C), the mean of both renders;
+        noise (H, W, C), an estimate of the image's variance from this one pair.
     """
     import drjit as dr
     import mitsuba as mi
@@ -99,7 +102,8 @@ def make_program(integrator: Any, loss: Loss, samples: Samples) -> Callable[...,
         mean = 0.5 * (a + b)
         slope = loss.slope(mean, target, dr) * weight
         value = dr.sum(loss.value(a, b, target, dr) * weight, axis=None)
-        variance = dr.sum(dr.square(0.5 * slope * (a - b)), axis=None)
+        # a pixel's channels come from the same paths, so they are summed before the square
+        variance = dr.sum(dr.square(dr.sum(0.5 * slope * (a - b), axis=2)), axis=None)
         bad = dr.sum(dr.select(fine, mi.TensorXf(0.0), 1), axis=None)
         # only the value of the image is needed: keep the adjoint pass from holding on to how it was made
         noise = dr.square(0.5 * (a - b))
@@ -107,7 +111,9 @@ def make_program(integrator: Any, loss: Loss, samples: Samples) -> Callable[...,
         adjoint = slope * exposure / samples.passes
         for k in range(samples.passes):
             integrator.render_backward(scene, params, adjoint, sensor=sensor, seed=seeds[2] + k, spp=samples.adjoint)
-        return value, variance, bad, mean, noise
+        # an output, because a replay does not run the Python code that sets the estimator's own attribute
+        dropped = mi.Float(getattr(integrator, "dropped", 0))
+        return value, variance, bad, dropped, mean, noise
 
     return program
 
@@ -124,6 +130,9 @@ class FrozenProgram:
         import drjit as dr
 
         self.samples = samples
+        if hasattr(integrator, "dropped"):
+            # the recording sees the estimator's counter as an input: let it look as it will from the second call on
+            integrator.dropped = dr.opaque(type(integrator.dropped), 0)
         self._plain = make_program(integrator, loss, samples)
         self._recorded = dr.freeze(self._plain, limit=8, warn_after=64) if freeze else None
         self._proven = False
@@ -138,9 +147,9 @@ class FrozenProgram:
         return int(self._recorded.n_recordings) if self._recorded is not None else 0
 
     def __call__(self, *inputs: Any) -> tuple[float, float, int, Any, Any]:
-        """Run; returns (loss, variance, bad pixels, image tensor, noise tensor)."""
-        value, variance, bad, image, noise = self._run(inputs)
-        return _scalar(value), _scalar(variance), round(_scalar(bad)), image, noise
+        """Run; returns (loss, variance, pixels and samples left out, image tensor, noise tensor)."""
+        value, variance, bad, dropped, image, noise = self._run(inputs)
+        return _scalar(value), _scalar(variance), round(_scalar(bad) + _scalar(dropped)), image, noise
 
     def _run(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         if self._recorded is not None:

@@ -21,7 +21,7 @@ class Step:
         loss, loss_error: of this step's render and its Monte Carlo standard error.
         stage, rate: what the solver is doing.
         samples: camera paths so far.
-        bad_pixels: non-finite pixels left out in this step.
+        left_out: non-finite pixels and samples left out of this step.
         skipped: (view, seed) of each view whose gradient was not finite; then the step was not taken.
         values: name -> current value of each unknown of at most `FEW` numbers.
         gradients: name -> gradient by the latent numbers, likewise.
@@ -37,7 +37,7 @@ class Step:
     stage: str = ""
     rate: float = 1.0
     samples: int = 0
-    bad_pixels: int = 0
+    left_out: int = 0
     skipped: list[tuple[str, int]] = field(default_factory=list)
     values: dict[str, list[float]] = field(default_factory=dict)
     gradients: dict[str, list[float]] = field(default_factory=dict)

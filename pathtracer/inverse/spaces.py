@@ -90,7 +90,7 @@ class Log(Space):
             raise UsageError(
                 "a log space cannot start from values that are all zero or negative", remedy="give a positive `init`"
             )
-        return np.log(np.maximum(x, _INSIDE * largest))
+        return np.log(np.where(x > 0, x, _INSIDE * largest))
 
     def latent_bounds(self) -> tuple[float, float]:
         low = math.log(self.lower) if self.lower > 0 else -_LOG_LIMIT

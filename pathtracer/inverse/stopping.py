@@ -10,7 +10,7 @@ import numpy as np
 #: Two-sided 95 % of the normal distribution.
 Z95 = 1.96
 #: A gradient component counts as pointing somewhere when its sum is so many standard errors from zero.
-_SIGNIFICANT = 2.5
+_SIGNIFICANT = 3.0
 #: Share of components that may do so by chance or stay behind.
 _STRAGGLERS = 0.05
 

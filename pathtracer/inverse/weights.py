@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .parameters import to_device
 from .rendering import Target
 
 #: Pairs of renders before the first weights: a variance from 8 pairs is good to about 50 %.
@@ -53,7 +54,7 @@ class NoiseMap:
 
         self.count = int(state[0])
         shape = tuple(int(n) for n in state[-3:])
-        self._sum = mi.TensorXf(state[1:-3].reshape(shape)) if self.count else None
+        self._sum = to_device(state[1:-3].reshape(shape), mi.TensorXf) if self.count else None
 
     @property
     def _shape(self) -> tuple[int, ...]:
@@ -69,4 +70,4 @@ class NoiseMap:
         floor = _MEDIAN_SHARE * float(np.median(counted)) if counted.size else 0.0
         brightness = max(float(image.mean()), 1e-6)
         total = variance + floor + _RELATIVE**2 * (image**2 + (0.01 * brightness) ** 2)
-        return mi.TensorXf((base / total).astype(np.float32))
+        return to_device(base / total, mi.TensorXf)
