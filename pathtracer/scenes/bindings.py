@@ -72,7 +72,8 @@ def role(graph: SceneGraph, binding: Binding, users: dict[int, list[tuple[int, s
     The texels of a bitmap are named after the property in which the bitmap stands ("diffuse", "reflectance").
     """
     node, name = binding.node, binding.property
-    if "." in binding.leaf:  # an object that the plugin made itself: the diffuse material of a shape without one
+    # An object that the plugin made itself: the diffuse material of a shape without one. (Media wrap colours twice.)
+    if "." in binding.leaf.replace("value.value", "value"):
         return "diffuse" if name == "bsdf" else graph.plugin(node), binding.leaf.split(".")[0]
     seen = set()
     while graph.plugin(node) in _TEXTURES and node in users and node not in seen:

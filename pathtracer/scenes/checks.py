@@ -14,7 +14,8 @@ from pathtracer.errors import InputError, nearest_names
 
 from .document import SceneFile, check_inside
 from .graph import SceneGraph
-from .meshes import MeshArrays, check_mesh, check_serialized, inspect_mesh
+from .mesh_files import MeshArrays, check_mesh, check_serialized
+from .meshes import inspect_mesh
 from .plugins import is_plugin, plugin_names, property_names
 from .textures import check_texture
 
@@ -117,7 +118,15 @@ class _Checker:
             yield name, props[name]
 
     def check_plugin(self, index: int) -> None:
+        import mitsuba as mi
+
         plugin = self.graph.plugin(index)
+        if plugin == "blackbody" and "spectral" not in str(mi.variant()):
+            raise InputError(
+                f"a 'blackbody' spectrum needs a spectral variant, Mitsuba cannot render it in {mi.variant()!r}",
+                where=self.where(index),
+                remedy="use -m llvm_ad_spectral, or write the colour as <rgb>",
+            )
         if is_plugin(plugin):
             return
         kind = self.kind(index)

@@ -13,8 +13,9 @@ import copy
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,27 +24,17 @@ from lxml import etree
 
 from pathtracer.errors import StorageFault, UsageError, nearest_names
 
-from .bindings import Binding, words
 from .document import Document, SceneFile
-from .meshes import write_mesh
+from .export_values import ValueWriter, file_label
 from .parameters import as_array
 from .patch import NodePatch, insert_first, serialize
 from .roundtrip import ExportCheck, verify_export
-from .textures import strip_pad_columns, write_texels
+from .textures import write_texels
 
 if TYPE_CHECKING:
     from .scene import Scene
 
 __all__ = ["ExportCheck", "export_scene", "verify_export"]
-
-#: Mesh arrays, which are written together as one PLY.
-_MESH_ARRAYS = words("vertex_positions positions vertex_normals normals vertex_texcoords texcoords faces")
-#: Properties of mesh plugins that a PLY in world space does not have any more.
-_MESH_PROPERTIES = ("filename", "shape_index", "flip_tex_coords", "to_world")
-#: Plugins whose `eta` is the ratio of an interior and an exterior index.
-_RATIO_ETA = words("dielectric thindielectric roughdielectric plastic roughplastic pplastic")
-#: Spectra, which become a constant colour.
-_SPECTRA = words("uniform srgb rgb spectrum d65 regular irregular blackbody rawconstant")
 
 
 def export_scene(scene: Scene, values: Mapping[str, Any], folder: str | Path, keep_ids: bool = True) -> Path:
@@ -136,7 +127,7 @@ class _Export:
             raise UsageError(
                 "the export would overwrite the scene itself", where=self.folder, remedy="name a new folder"
             )
-        replaced = self._patch_values(arrays)
+        replaced = ValueWriter(self.scene, self.node, self.write_file).write(arrays)
         self._copy_files(replaced)
         self._patch_defaults()
         self._patch_documents()
@@ -172,10 +163,6 @@ class _Export:
                 return NodePatch(item.twin[found.element], found.document.defines)
         raise AssertionError("every object lies in a document")
 
-    def _label(self, index: int) -> str:
-        label = self.scene.graph.labels[index] or f"{self.scene.graph.plugin(index)}_{index}"
-        return "".join(c if c.isalnum() or c in "-_." else "_" for c in label)
-
     # -- the documents -----------------------------------------------------------------------------------------
 
     def _copy_files(self, replaced: set[tuple[int, str]]) -> None:
@@ -187,8 +174,8 @@ class _Export:
             child = patch.find(name)
             texels = self.scene.replaced.get(index)
             if texels is not None:
-                written = self._free_name(Path("textures") / f"{self._label(index)}.exr")
-                self._write(written, lambda target, t=texels: write_texels(target, t))  # type: ignore[misc]
+                name_there = Path("textures") / f"{file_label(self.scene, index)}.exr"
+                written = self.write_file(name_there, partial(write_texels, data=texels))
             else:
                 written = self._copy_file(path)
             if child is not None and self.source.objects[index].document.value(child, "value") != written.as_posix():
@@ -205,15 +192,17 @@ class _Export:
         absolute = Path(os.path.abspath(path))
         if absolute not in self.copied:
             kind = "meshes" if path.suffix.lower() in (".ply", ".obj", ".serialized") else "textures"
-            name = self._free_name(self._relative(path, Path(kind)))
-            self._write(name, lambda target: shutil.copyfile(absolute, target))
-            self.copied[absolute] = name
+            name = self._relative(path, Path(kind))
+            self.copied[absolute] = self.write_file(name, partial(shutil.copyfile, absolute))
         return self.copied[absolute]
 
-    def _write(self, name: Path, writer: Any) -> None:
+    def write_file(self, name: Path, writer: Callable[[Path], Any]) -> Path:
+        """Let `writer` write a new file of this name, or of one like it that is free; returns the name."""
+        name = self._free_name(name)
         target = self.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         writer(target)
+        return name
 
     def _patch_defaults(self) -> None:
         """Give the defaults the values that the scene was loaded with."""
@@ -265,159 +254,6 @@ class _Export:
         for index in self.scene.graph.references(0).values():
             if not self.scene.graph.ids[index]:
                 self.node(index).element.set("id", self.scene.graph.labels[index])
-
-    # -- values ------------------------------------------------------------------------------------------------
-
-    def _patch_values(self, arrays: dict[str, np.ndarray]) -> set[tuple[int, str]]:
-        """Patch every parameter; returns the (node, property) whose file was replaced."""
-        bindings = self.scene.bindings()
-        replaced: set[tuple[int, str]] = set()
-        meshes: dict[int, dict[str, np.ndarray]] = {}
-        for key, array in arrays.items():
-            binding = bindings.get(key)
-            if binding is None:
-                raise UsageError("cannot be written: no node of the file defines it", where=key)
-            kind = self.scene.parameters()[key].kind
-            if kind in ("positions", "normals", "texcoords", "faces", "attribute"):
-                if not _is_mesh(self.scene, binding):
-                    raise UsageError(f"cannot be written: a {self._plugin(binding)} is no mesh", where=key)
-                meshes.setdefault(binding.node, {})[binding.property] = array
-            elif kind in ("texture", "envmap"):
-                self._patch_image(binding, kind, array)
-                replaced.add((binding.node, "filename"))
-            else:
-                self._patch_property(binding, kind, array)
-        for index, parts in meshes.items():
-            self._patch_mesh(index, parts)
-            replaced.add((index, "filename"))
-        return replaced
-
-    def _plugin(self, binding: Binding) -> str:
-        return self.scene.graph.plugin(binding.node)
-
-    def _patch_image(self, binding: Binding, kind: str, array: np.ndarray) -> None:
-        if binding.property != "data" or self._plugin(binding) not in ("bitmap", "envmap"):
-            raise UsageError(f"cannot be written: a {self._plugin(binding)} is no image", where=binding.key)
-        patch = self.node(binding.node)
-        padded = self.scene.parameters()[binding.key].shape[1]
-        if kind == "envmap" and array.shape[1] == padded:
-            array = strip_pad_columns(array)
-        name = self._free_name(Path("textures") / f"{self._label(binding.node)}.exr")
-        self._write(name, lambda target: write_texels(target, array))
-        patch.put_string("filename", name.as_posix())
-        if kind == "texture":
-            patch.remove("format")
-            if array.min() < 0 or array.max() > 1:
-                patch.put_boolean("raw", True)  # a texture of colours would be expected in [0, 1]
-
-    def _patch_mesh(self, index: int, parts: dict[str, np.ndarray]) -> None:
-        patch, props = self.node(index), self.scene.graph.props(index)
-        name = self._free_name(Path("meshes") / f"{self._label(index)}.ply")
-        prefix = next(b.prefix for b in self.scene.bindings().values() if b.node == index)
-        face_normals = "face_normals" in props and bool(props["face_normals"])
-        self._write(name, lambda target: write_mesh(target, self.scene.params, prefix, parts, face_normals))
-        patch.remove(*_MESH_PROPERTIES)
-        patch.element.set("type", "ply")
-        patch.put_string("filename", name.as_posix())
-
-    def _patch_property(self, binding: Binding, kind: str, array: np.ndarray) -> None:
-        patch, plugin, name = self.node(binding.node), self._plugin(binding), binding.property
-        if "." in binding.leaf:
-            self._patch_default_material(patch, binding, array)
-        elif name == "value" and plugin in _SPECTRA:
-            _put_spectrum(patch.element, array)
-        elif kind == "transform":
-            patch.remove("center", "radius", "p0", "p1", "position", "direction")
-            patch.put_matrix(name, array)
-        elif name in ("x_fov", "position", "eta", "k", "cutoff_angle", "size", "crop_size", "crop_offset"):
-            self._patch_special(patch, binding, array)
-        elif kind == "color":
-            patch.put_rgb(name, array)
-        elif kind == "vector" and array.size == 3:
-            patch.put_vector(name, array, "vector")
-        elif kind in ("scalar", "setting") and array.size == 1 and name != "allow_thread_reordering":
-            value = self.scene.params[binding.key]
-            if isinstance(value, bool):
-                patch.put_boolean(name, bool(array))
-            elif isinstance(value, int):
-                patch.put_integer(name, int(array))
-            else:
-                patch.put_float(name, float(array.reshape(-1)[0]))
-        else:
-            raise UsageError(f"cannot be written: no XML element holds the {kind} of a {plugin}", where=binding.key)
-
-    def _patch_special(self, patch: NodePatch, binding: Binding, array: np.ndarray) -> None:
-        """Parameters that the file spells otherwise."""
-        plugin, name = self._plugin(binding), binding.property
-        if name == "x_fov":
-            patch.remove("focal_length")
-            patch.put_float("fov", float(array))
-            patch.put_string("fov_axis", "x")
-        elif name == "position":
-            patch.remove("to_world")
-            patch.put_vector("position", array)
-        elif name == "cutoff_angle":
-            patch.put_float(name, float(array))
-            if patch.find("beam_width") is None:  # its default follows the cut-off
-                patch.put_float("beam_width", self._current(binding, "beam_width"))
-        elif name == "size":
-            patch.put_integer("width", array[0])
-            patch.put_integer("height", array[1])
-        elif name in ("crop_size", "crop_offset"):
-            names = ("crop_width", "crop_height") if name == "crop_size" else ("crop_offset_x", "crop_offset_y")
-            for which, value in zip(names, array, strict=True):
-                patch.put_integer(which, value)
-        elif name == "eta" and plugin in _RATIO_ETA:
-            patch.put_float("int_ior", float(array))
-            patch.put_float("ext_ior", 1.0)
-        elif plugin in ("conductor", "roughconductor"):
-            patch.remove("material")
-            _put_number_or_color(patch, name, array)
-            other = "k" if name == "eta" else "eta"
-            if patch.find(other) is None:  # was part of the material
-                current = as_array(self.scene.params[f"{binding.prefix}.{other}.value"])
-                assert current is not None
-                _put_number_or_color(patch, other, current)
-        else:
-            patch.remove("specular")
-            _put_number_or_color(patch, name, array)
-
-    def _current(self, binding: Binding, name: str) -> float:
-        return float(np.array(self.scene.params[f"{binding.prefix}.{name}"]).ravel()[0])
-
-    def _patch_default_material(self, patch: NodePatch, binding: Binding, array: np.ndarray) -> None:
-        """The diffuse material that a shape without one has."""
-        if binding.property != "bsdf" or binding.leaf != "reflectance.value":
-            raise UsageError("cannot be written: the file does not define it", where=binding.key)
-        material = etree.Element("bsdf")
-        material.set("type", "diffuse")
-        insert_first(patch.element, material)
-        _put_number_or_color(NodePatch(material, {}), "reflectance", array)
-
-
-def _put_number_or_color(patch: NodePatch, name: str, array: np.ndarray) -> None:
-    if array.size == 1:
-        patch.put_float(name, float(array.reshape(-1)[0]))
-    else:
-        patch.put_rgb(name, array)
-
-
-def _put_spectrum(element: Any, array: np.ndarray) -> None:
-    """Turn an element that stands for a spectrum into a constant colour of the same name."""
-    for child in list(element):
-        element.remove(child)
-    element.set("type", "rawconstant")
-    element.text = None
-    patch = NodePatch(element, {})
-    _put_number_or_color(patch, "value", array)
-
-
-def _is_mesh(scene: Scene, binding: Binding) -> bool:
-    import mitsuba as mi
-
-    return isinstance(scene.objects.get(binding.node), mi.Mesh) and (
-        binding.property in _MESH_ARRAYS or binding.property.startswith(("vertex_", "face_"))
-    )
 
 
 def _export_dictionary(scene: Scene, arrays: dict[str, np.ndarray], folder: Path, keep_ids: bool) -> Path:

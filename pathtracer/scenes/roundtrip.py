@@ -208,10 +208,16 @@ def _render_in_new_process(
         except subprocess.TimeoutExpired as error:
             raise InputError(f"stock Mitsuba did not render the export within {timeout:g} s", where=path) from error
         if done.returncode != 0:
-            said = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-            raise InputError(f"stock Mitsuba cannot load the export: {said}", where=path)
+            raise InputError(f"stock Mitsuba cannot render the export: {_said(done)}", where=path)
         with np.load(output, allow_pickle=False) as images:
             return [images[name].astype(np.float64) for name in images.files]
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    """The error that came first: Dr.Jit wraps the cause in another one."""
+    lines = done.stderr.strip().splitlines()
+    errors = [line for line in lines if line.partition(":")[0].endswith(("Error", "Exception"))]
+    return (errors or lines[-1:] or [f"exit code {done.returncode}"])[0]
 
 
 def _site_packages() -> list[str]:

@@ -288,6 +288,107 @@ def test_a_scene_from_a_dictionary_is_exported_too(tmp_path: Path) -> None:
     assert check.agrees and check.brightness > 0
 
 
+#: What is rarer: wrapped and combined materials, spectra with ids, aliases, instances, media, other cameras and lights.
+RARE = """<scene version="3.0.0">
+    <integrator type="aov"><string name="aovs" value="dd:depth"/>
+        <integrator type="volpath" name="image"><integer name="max_depth" value="5"/></integrator></integrator>
+    <sensor type="thinlens"><float name="aperture_radius" value="0.05"/><float name="focus_distance" value="9"/>
+        <transform name="to_world"><lookat origin="0,2,10" target="0,0,0" up="0,1,0"/></transform>
+        <film type="hdrfilm"><integer name="width" value="16"/><integer name="height" value="16"/></film></sensor>
+    <sensor type="orthographic"><transform name="to_world"><lookat origin="0,2,10" target="0,0,0" up="0,1,0"/>
+        </transform>
+        <film type="hdrfilm"><integer name="width" value="8"/><integer name="height" value="8"/></film></sensor>
+    <bsdf type="twosided" id="both"><bsdf type="diffuse"/>
+        <bsdf type="conductor"><string name="material" value="Cu"/></bsdf></bsdf>
+    <bsdf type="normalmap" id="bumpy"><texture type="bitmap" name="normalmap"><boolean name="raw" value="true"/>
+        <string name="filename" value="wood.png"/></texture>
+        <bsdf type="roughconductor"><float name="alpha_u" value="0.2"/><float name="alpha_v" value="0.3"/></bsdf></bsdf>
+    <bsdf type="diffuse" id="check"><texture type="checkerboard" name="reflectance">
+        <rgb name="color0" value="0.1,0.2,0.3"/><float name="color1" value="0.7"/></texture></bsdf>
+    <alias id="check" as="squares"/>
+    <bsdf type="roughdielectric" id="frost"><string name="int_ior" value="water"/></bsdf>
+    <bsdf type="blendbsdf" id="blend"><float name="weight" value="0.4"/><bsdf type="plastic"/><ref id="check"/></bsdf>
+    <spectrum type="d65" id="day"><float name="scale" value="2"/></spectrum>
+    <shape type="obj" id="mesh"><string name="filename" value="meshes/tri.obj"/>
+        <boolean name="face_normals" value="true"/><boolean name="flip_normals" value="true"/>
+        <transform name="to_world"><translate x="2" y="1"/></transform><ref id="both"/></shape>
+    <shape type="rectangle"><transform name="to_world"><rotate x="1" angle="-90"/><scale value="8"/>
+        <translate y="-2"/></transform><ref id="squares"/></shape>
+    <shape type="disk"><transform name="to_world"><translate y="2"/></transform><ref id="bumpy"/></shape>
+    <shape type="cylinder"><point name="p0" x="-3" y="1" z="0"/><point name="p1" x="-3" y="3" z="0"/>
+        <float name="radius" value="0.4"/><ref id="blend"/></shape>
+    <shape type="shapegroup" id="group"><shape type="sphere" id="inner"><ref id="frost"/></shape></shape>
+    <shape type="instance" id="copy"><ref id="group"/><transform name="to_world"><translate x="-2"/></transform></shape>
+    <shape type="cube" id="fog"><bsdf type="null"/>
+        <medium name="interior" type="homogeneous"><rgb name="sigma_t" value="1, 1, 1"/>
+            <rgb name="albedo" value="0.8, 0.7, 0.6"/>
+            <phase type="hg"><float name="g" value="0.3"/></phase></medium></shape>
+    <emitter type="spot"><transform name="to_world"><lookat origin="0,6,6" target="0,0,0" up="0,1,0"/></transform>
+        <ref id="day" name="intensity"/></emitter>
+    <emitter type="projector"><transform name="to_world"><lookat origin="0,6,6" target="0,0,0" up="0,1,0"/></transform>
+        <texture type="bitmap" name="irradiance"><string name="filename" value="wood.png"/></texture></emitter>
+    <emitter type="constant"><spectrum name="radiance" value="0.2"/></emitter>
+</scene>
+"""
+
+
+def test_rare_plugins_survive_the_way_through_xml(everything: Path, tmp_path: Path) -> None:
+    path = everything.with_name("rare.xml")
+    path.write_text(RARE)
+    scene = differentiable(path)
+    assert set(scene.bindings()) == set(scene.params.keys())
+    values = changed(scene)
+    # Nothing can differentiate them, but they can be written.
+    for key in ("copy.to_world", "fog.interior_medium.albedo.value.value", "thinlens.focus_distance"):
+        value = as_array(scene.params[key])
+        assert value is not None
+        values[key] = 0.95 * value if value.ndim < 2 else value + 0.1 * (np.arange(16) == 3).reshape(4, 4)
+    check = verify_export(scene, export_scene(scene, values, tmp_path / "out"), values)
+    assert check.agrees and check.brightness > 0.02
+
+
+def test_a_file_that_is_included_twice_keeps_two_sets_of_values(tmp_path: Path) -> None:
+    part = '<scene version="3.0.0"><shape type="sphere"><bsdf type="diffuse"/></shape></scene>'
+    (tmp_path / "part.xml").write_text(part)
+    path = tmp_path / "s.xml"
+    path.write_text(
+        '<scene version="3.0.0">\n<include filename="part.xml"/>\n<include filename="part.xml"/>\n'
+        '<emitter type="constant"/></scene>'
+    )
+    values = {"sphere.bsdf.reflectance.value": 0.25, "sphere_1.bsdf.reflectance.value": 0.75}
+    again = load_scene(export_scene(load_scene(path), values, tmp_path / "out"))
+    for key, value in values.items():
+        np.testing.assert_allclose(as_array(again.params[key]), value)
+
+
+def test_an_old_scene_with_camel_case_names_is_patched_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "s.xml"
+    path.write_text(
+        '<scene version="0.6.0"><emitter type="constant"/><shape type="sphere" id="ball">'
+        '<transform name="toWorld"><translate x="1"/></transform>'
+        '<bsdf type="roughplastic"><rgb name="diffuseReflectance" value="0.1, 0.2, 0.3"/></bsdf></shape></scene>'
+    )
+    values = {"ball.bsdf.diffuse_reflectance.value": [0.4, 0.5, 0.6], "ball.to_world": np.eye(4)}
+    exported = export_scene(load_scene(path), values, tmp_path / "out")
+    assert exported.read_text().count('name="diffuseReflectance"') == 1
+    assert exported.read_text().count("<transform") == 1
+    again = load_scene(exported)
+    for key, value in values.items():
+        np.testing.assert_allclose(as_array(again.params[key]), value, atol=1e-6)
+
+
+def test_sanitised_texels_are_exported_in_place_of_the_broken_file(tmp_path: Path) -> None:
+    data = np.full((4, 8, 3), 0.5, np.float32)
+    data[0, 0] = np.nan
+    mi.Bitmap(data).write(str(tmp_path / "sky.exr"))
+    path = tmp_path / "s.xml"
+    path.write_text(
+        '<scene version="3.0.0"><emitter type="envmap"><string name="filename" value="sky.exr"/></emitter></scene>'
+    )
+    exported = export_scene(load_scene(path, sanitize=True), {}, tmp_path / "out")
+    assert not load_scene(exported).warnings
+
+
 def test_export_refuses_unknown_keys_wrong_shapes_nan_and_its_own_folder(everything: Path, tmp_path: Path) -> None:
     scene = load_scene(everything)
     with pytest.raises(UsageError, match=r"did you mean 'lamp\.intensity\.value'"):
