@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -144,9 +147,12 @@ def make_progress(session: common.Session) -> Iterator[Observer]:
         yield LineProgress(session)
 
 
-def result_table(outcome: Outcome) -> Any:
-    """Parameter, start, recovered and, where known, truth and error; below, where things are."""
-    from rich.console import Group
+def result_table(outcome: Outcome) -> str:
+    """Parameter, start, recovered and, where known, truth and error; below, where things are.
+
+    As wide as the terminal; in a file or pipe wide enough that no name and no path is broken.
+    """
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -156,7 +162,7 @@ def result_table(outcome: Outcome) -> Any:
     table = Table(show_edge=False, pad_edge=False)
     extra = (["±"] if uncertain else []) + (["truth", "error"] if known else [])
     for name in ["parameter", "start", "recovered", *extra]:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "parameter")
     for r in rows:
         cells = [r.name, show(r.start), show(r.value)]
         if uncertain:
@@ -173,4 +179,8 @@ def result_table(outcome: Outcome) -> Any:
     for what, path in (("report", outcome.report), ("export", outcome.export)):
         if path is not None:
             lines.append(f"{what} {path}")
-    return Group(table, Text("\n".join(["", *lines])))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join([*(line.rstrip() for line in text.splitlines()), "", *lines])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -27,6 +28,18 @@ def command(session: common.Session, run: Path) -> int:
     if not (run / "job.toml").is_file():
         raise InputError("is no run folder: it holds no job.toml", where=run)
     work = read_job(run / "job.toml")
+    status = _status(run)
+    if status == "finished":
+        session.emit({"run": run, "status": status}, f"{run} is finished already, nothing is left to do")
+        return 0
     session.deterministic = work.run.deterministic
     session.activate(cache=run / "cache")
     return run_job(session, work, run.resolve(), run, resume=True)
+
+
+def _status(run: Path) -> str:
+    """What state.json says; a run that was killed still says "running"."""
+    try:
+        return str(json.loads((run / "state.json").read_text(encoding="utf-8"))["status"])
+    except (OSError, ValueError, KeyError):
+        return "running"

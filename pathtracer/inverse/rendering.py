@@ -85,7 +85,7 @@ def make_program(integrator: Any, loss: Loss, samples: Samples) -> Callable[...,
     import mitsuba as mi
 
     def primal(scene: Any, sensor: Any, seed: Any) -> Any:
-        total = None
+        total: Any = None
         for k in range(samples.passes):
             image = dr.detach(integrator.render(scene, sensor=sensor, seed=seed + k, spp=samples.primal))
             total = image if total is None else total + image

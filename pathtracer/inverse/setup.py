@@ -35,7 +35,8 @@ def build_problem(job: Job, folder: Path) -> tuple[Problem, list[str]]:
 
     table = job.scene
     root = None if table.root is None else folder / table.root
-    scene = load_scene(folder / table.file, root=root, sanitize=table.sanitize, **table.defines)
+    defines: dict[str, Any] = dict(table.defines)
+    scene = load_scene(folder / table.file, root=root, sanitize=table.sanitize, **defines)
     v = job.views
     images: Any = v.images
     if not isinstance(images, str):

@@ -177,7 +177,7 @@ SPACE_NAMES: tuple[str, ...] = (*ELEMENTWISE, "direction", "pose")
 
 def make_space(name: str, bounds: tuple[float, float] | None, start: np.ndarray) -> Space:
     """The elementwise space `name` within `bounds`; an identity space is scaled by the size of its start value."""
-    cls = ELEMENTWISE[name]
+    cls: Any = ELEMENTWISE[name]
     if cls is Identity:
         scale = float(np.max(np.abs(start), initial=0.0)) or 1.0
         low, high = bounds or (-math.inf, math.inf)

@@ -83,7 +83,7 @@ def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     Raises:
         UsageError: the newest was written by a later version.
     """
-    notes = []
+    notes: list[str] = []
     for path in reversed(_folders(folder)):
         try:
             return _read(path), notes
