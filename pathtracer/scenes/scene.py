@@ -18,11 +18,7 @@ from .checks import SceneReport, check_scene, translate_error
 from .document import SceneFile, read_scene_file
 from .graph import SceneGraph
 from .parameters import COLOR_ROLES, ParameterInfo, as_array, discover
-
-#: Samples per pixel of one render call; more are averaged in float64 (a single float32 sum is off by percents at 4096).
-PASS_SPP = 512
-#: Mitsuba's limit on pixels x samples of one call.
-WAVEFRONT = 2**32 - 1
+from .passes import average_passes
 
 
 def load_scene(
@@ -212,13 +208,7 @@ class Scene:
             return [pattern]
         found = fnmatch.filter(keys, pattern)
         if not found:
-            what = "glob that matches no parameter" if any(c in pattern for c in "*?[") else "unknown parameter"
-            raise UsageError(
-                f"{what} {pattern!r}",
-                where=self.path,
-                nearest=nearest_names(pattern, keys),
-                remedy="list them with `pathtracer params SCENE`",
-            )
+            raise self._unknown(pattern)
         return found
 
     def make_differentiable(self, key: str, *, color: bool = False) -> str:
@@ -274,8 +264,17 @@ class Scene:
 
     def _info(self, key: str) -> ParameterInfo:
         if key not in self.params:
-            self.select(key.replace("[", "[[]"))  # says what is near
+            raise self._unknown(key)
         return self.parameters()[key]
+
+    def _unknown(self, pattern: str) -> UsageError:
+        what = "glob that matches no parameter" if any(c in pattern for c in "*?[") else "unknown parameter"
+        return UsageError(
+            f"{what} {pattern!r}",
+            where=self.path,
+            nearest=nearest_names(pattern, self.params.keys()),
+            remedy="list them with `pathtracer params SCENE`",
+        )
 
     def _edit(self, node: int, name: str, value: Any) -> None:
         """Change a property of a node and create the scene anew, carrying over changed values."""
@@ -340,8 +339,9 @@ class Scene:
         """Render to an array of shape (H, W, 3), linear RGB, float32.
 
         Args:
-            spp: samples per pixel; large numbers are split into passes and averaged in double precision.
-            seed: of the first pass; the passes use seeds derived from it.
+            spp: samples per pixel; large numbers are split into equal passes (rounded up) that are averaged in double
+                precision, because one float32 sum of thousands of samples is off by percents.
+            seed: of the first pass; the others use seeds that follow from it.
             sensor: index or `mi.Sensor`.
             integrator: plugin name, dictionary or `mi.Integrator`; default: the scene's own.
         """
@@ -355,18 +355,11 @@ class Scene:
         elif integrator is None and self.mi.integrator() is None:
             integrator = mi.load_dict({"type": "path", **self.default_integrator()})
         width, height = camera.film().crop_size()
-        largest = max(1, min(PASS_SPP, WAVEFRONT // max(1, int(width) * int(height))))
-        passes = -(-spp // largest)
-        total: np.ndarray | None = None
-        for number in range(passes):
-            count = spp // passes + (number < spp % passes)
-            image = mi.render(
-                self.mi, sensor=camera, integrator=integrator, spp=count, seed=(seed * 4099 + number) % 2**32
-            )
-            array = np.array(image, dtype=np.float64) * count
-            total = array if total is None else total + array
-        assert total is not None
-        mean = total / spp
+
+        def one_pass(pass_seed: int, count: int) -> np.ndarray:
+            return np.array(mi.render(self.mi, sensor=camera, integrator=integrator, spp=count, seed=pass_seed))
+
+        mean = average_passes(one_pass, spp, int(width) * int(height), seed).mean
         if mean.shape[-1] < 3:
             mean = np.repeat(mean[..., :1], 3, axis=-1)
         return np.ascontiguousarray(mean[..., :3], dtype=np.float32)
