@@ -3,18 +3,19 @@
     D(ε) = (I(θ + ε) − I(θ − ε)) / 2ε = I'(θ) + c₂ ε² + c₄ ε⁴ + …                                      (E1)
     D*   = (4 D(ε/2) − D(ε)) / 3       = I'(θ) + O(ε⁴)                                   Richardson    (E2)
 
-Both sides use the same seeds, so that what does not move cancels. Bias: the step size's, estimated by the last correction of
-the Richardson table and reported beside the standard error; variance: falls with samples, grows as 1/ε where something
-discontinuous moves. Images are accumulated in float64 over passes of at most 512 samples per pixel (float32 sums of more
-would bias a small difference by per cents). The step is chosen on a ladder of trial steps by the sum of both errors.
-Derivation and choices: docs/theory/finite_difference.md. Richardson 1911; Fischer and Ritschel 2023, section 3, for the
-use of differences as an estimator in inverse rendering.
+Both sides use the same seeds, so that what does not move cancels. Bias: the step size's, estimated by the last
+correction of the Richardson table and reported beside the standard error; variance: falls with samples, grows as 1/ε
+where something discontinuous moves. Images are accumulated in float64 over passes of at most 512 samples per pixel
+(float32 sums of more would bias a small difference by per cents). The step is chosen on a ladder of trial steps by the
+sum of both errors. Derivation and choices: docs/theory/finite_difference.md. Richardson 1911; Fischer and Ritschel
+2023, section 3, for the use of differences as an estimator in inverse rendering.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import drjit as dr
@@ -87,7 +88,7 @@ def richardson(differences: np.ndarray, ratio: float = 2.0) -> tuple[np.ndarray,
     while len(table) > 1:
         weight = ratio ** (2 * order)
         correction = (table[-1] - table[-2]) / (weight - 1)
-        table = [(weight * fine - coarse) / (weight - 1) for coarse, fine in zip(table[:-1], table[1:], strict=True)]
+        table = [(weight * fine - coarse) / (weight - 1) for coarse, fine in pairwise(table)]
         order += 1
     return table[0], correction
 
@@ -123,9 +124,9 @@ def choose_step(render: Render, scale: float, seed: int, replicates: int = 3, ga
     ladder = []
     for k in range(len(steps) - 1):
         noise = _variance_of_mean(cells[:, k]) / gain
-        # Against every finer step, not only the next: far too large steps agree with each other (Lepski's rule). The last one
-        # has only its own correction.
-        # Twice the noise is subtracted, so that the noise of the fine steps does not pass for bias of the coarse ones.
+        # Against every finer step, not only the next: far too large steps agree with each other (Lepski's rule). The
+        # last one has only its own correction. Twice the noise is subtracted, so that the noise of the fine steps does
+        # not pass for bias of the coarse ones.
         against = [cells[:, k] - cells[:, j] for j in range(k + 1, min(k + 4, len(steps) - 1))]
         against = against or [_coarsen(runs[:, k + 1] - runs[:, k]) / 3]
         bias = max(max(float(np.mean(d.mean(0) ** 2)) - 2 * _variance_of_mean(d), 0.0) for d in against)
@@ -160,8 +161,8 @@ class FiniteDifference(ADIntegrator):
         primal_spp: samples per pixel of the primal image, 0 for what the call says.
         coordinates: `render_backward` takes that many scalar parameters at most (default 16).
 
-    A forward pass renders 2 · steps · replicates images. Afterwards `standard_error` and `step_bias`, (H, W, C), are the two
-    parts of its error bar and `epsilon_used` the step.
+    A forward pass renders 2 · steps · replicates images. Afterwards `standard_error` and `step_bias`, (H, W, C), are
+    the two parts of its error bar and `epsilon_used` the step.
     """
 
     def __init__(self, props: mi.Properties) -> None:
@@ -208,7 +209,7 @@ class FiniteDifference(ADIntegrator):
         Raises:
             UnsupportedGradient: no parameter carries a tangent.
         """
-        start = {key: _copy(params[key]) for key in params.keys()}  # noqa: SIM118 (a Mitsuba mapping iterates over pairs)
+        start = {key: _copy(params[key]) for key in params.keys()}
         tangents = {key: t for key, value in start.items() if (t := _tangent(value)) is not None}
         if not tangents:
             raise UnsupportedGradient(
@@ -232,7 +233,7 @@ class FiniteDifference(ADIntegrator):
         Raises:
             UnsupportedGradient: more than `coordinates` scalars are attached.
         """
-        start = {key: _copy(params[key]) for key in params.keys()}  # noqa: SIM118
+        start = {key: _copy(params[key]) for key in params.keys()}
         attached = {key: v for key, v in start.items() if dr.is_jit_v(_numbers(v)) and dr.grad_enabled(_numbers(v))}
         count = sum(np.asarray(_numbers(v)).size for v in attached.values())
         if count > self.coordinates:

@@ -1,0 +1,21 @@
+"""Knowing whether a gradient is right: motions, differences, equivalence tests, and the check that joins them."""
+
+from __future__ import annotations
+
+from .check import Comparison, Settings
+from .checker import CheckReport, check_gradients
+from .motion import BoundMotion, Motion
+from .statistics import Equivalence, Verdict, equivalence, judge
+
+__all__ = [
+    "BoundMotion",
+    "CheckReport",
+    "Comparison",
+    "Equivalence",
+    "Motion",
+    "Settings",
+    "Verdict",
+    "check_gradients",
+    "equivalence",
+    "judge",
+]

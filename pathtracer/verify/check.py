@@ -138,8 +138,19 @@ class Gradient:
         self.backward: np.ndarray | None = None  # (replicates,)
         self._round = 0
 
+    def limit(self, spp: int, seconds: float) -> None:
+        """Make do with four replicates where eight in both modes would take longer than `seconds`.
+
+        Times the second pass, since the first one compiles. Four are too few to trim, so only slow estimators get this.
+        """
+        for seed in (1, 2):
+            start = time.monotonic()
+            self.forward(spp, seed)
+        if 2 * self.replicates * (time.monotonic() - start) > seconds:
+            self.replicates = 4
+
     def grow(self, spp: int, adjoint: np.ndarray | None) -> None:
-        """Add `spp` samples per pixel to every replicate, in forward mode and, given an adjoint image, in backward mode."""
+        """Add `spp` samples per pixel to every replicate, forward and, given an adjoint image, backward."""
         from integrators.finite_difference import pass_seeds
 
         self._round += 1
@@ -210,7 +221,13 @@ def _mean_of_passes(render: Callable[[int, int], np.ndarray], spp: int, seed: in
 
 
 def compare(
-    bound: BoundMotion, sensor: Any, estimator: Any, name: str, reference: Reference, settings: Settings, families: int = 1
+    bound: BoundMotion,
+    sensor: Any,
+    estimator: Any,
+    name: str,
+    reference: Reference,
+    settings: Settings,
+    families: int = 1,
 ) -> Comparison:
     """Check one estimator along one motion.
 
@@ -231,10 +248,16 @@ def compare(
         for look in range(settings.looks):
             look_start = time.monotonic()
             try:
+                if look == 0:
+                    gradient.limit(settings.spp, 0.5 * settings.budget)
                 if grow_gradient:
                     gradient.grow(max(settings.spp, gradient.spp), adjoint if settings.backward else None)
             except (UnsupportedGradient, NotImplementedError) as error:
                 result.verdict, result.reason = Verdict.UNSUPPORTED, str(error)
+                break
+            except Exception as error:
+                # Someone else's estimator may raise anything; that is a finding about it, told with its first cause
+                result.verdict, result.reason = Verdict.FAIL, f"{bound.motion}: raised {first_cause(error)}"
                 break
             if grow_reference:
                 reference.grow(reference.spp)
@@ -261,6 +284,13 @@ def compare(
     if not result.reason:
         result.reason = describe(result, settings)
     return result
+
+
+def first_cause(error: BaseException) -> str:
+    """The innermost exception of a chain, in one line; Dr.Jit hides causes behind "see above"."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _adjoint_image(pilot: np.ndarray, seed: int) -> np.ndarray:

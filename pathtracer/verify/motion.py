@@ -1,8 +1,8 @@
 """One-parameter families of scenes: what moves, and how, as a function of a scalar θ with θ = 0 the scene itself.
 
-A `Motion` is text that a user can type (`cube.vertex_positions translate:x`). Bound to a scene it becomes a function of θ
-that writes the moved values into the scene. The same function serves finite differences (θ a plain number) and automatic
-differentiation (θ an attached `mi.Float`), so that both sides of a check mean the same derivative.
+A `Motion` is text that a user can type (`cube.vertex_positions translate:x`). Bound to a scene it becomes a function
+of θ that writes the moved values into the scene. The same function serves finite differences (θ a plain number) and
+automatic differentiation (θ an attached `mi.Float`), so that both sides of a check mean the same derivative.
 
     kind        argument                         θ is
     translate   axis or vector (default x)       a distance in scene units
@@ -109,10 +109,7 @@ def _parse_step(key: str, spec: str) -> Step:
     argument: tuple[float, ...] = ()
     if argument_text:
         sign, name = (-1.0, argument_text[1:]) if argument_text[0] == "-" else (1.0, argument_text)
-        if name in _AXES:
-            argument = tuple(sign * v for v in _AXES[name])
-        else:
-            argument = _numbers(argument_text, key)
+        argument = tuple(sign * v for v in _AXES[name]) if name in _AXES else _numbers(argument_text, key)
     centre = _numbers(centre_text, key) if centre_text else None
     if kind in ("translate", "rotate") and argument and len(argument) != 3:
         raise UsageError(f"{kind} needs an axis x, y, z or three numbers, not {argument_text!r}", where=key)
@@ -129,7 +126,7 @@ def _numbers(text: str, key: str) -> tuple[float, ...]:
 
 
 def natural_kind(key: str, value: Any) -> str:
-    """The kind of motion that a key has when none is given: rigid things translate, textures go along a random direction."""
+    """The kind of motion that a key has when none is given: rigid things translate, textures go at random."""
     leaf = key.rsplit(".", 1)[-1]
     if leaf in _POINTS or leaf == "position":
         return "translate"
@@ -213,8 +210,8 @@ class BoundMotion:
         dr.enable_grad(theta)
         level = mi.log_level()
         try:
-            # Mitsuba logs a warning for keys it flags as not differentiable (cameras, point lights): whether the gradient
-            # is right all the same is what is being checked.
+            # Mitsuba logs a warning for keys it flags as not differentiable (cameras, point lights): whether the
+            # gradient is right all the same is what is being checked.
             mi.set_log_level(mi.LogLevel.Error)
             self.apply(theta)
             mi.set_log_level(level)

@@ -1,33 +1,38 @@
 """Tests that say *equal within a margin*, *different by more*, or *cannot tell yet*.
 
-Samples are independent replicates: each is itself the mean of many paths. Whether an estimator agrees with a reference is
-decided by two one-sided Welch tests (TOST, Schuirmann 1987): agreement is the alternative hypothesis, so that too few
-samples give "inconclusive", never "pass".
+Samples are independent replicates: each is itself the mean of many paths. Whether an estimator agrees with a reference
+is decided by two one-sided Welch tests (TOST, Schuirmann 1987): agreement is the alternative hypothesis, so that too
+few samples give "inconclusive", never "pass".
 
-Location. Gradients have heavy tails (a path that grazes a surface can weigh as much as all others), and one such path ruins
-the mean and, worse, the variance of the replicates. The tests therefore use the trimmed mean with Yuen's variance
-(Yuen 1974; `scipy.stats.ttest_ind(trim=...)`): with eight replicates the largest and the smallest are set aside. Medians of
-means were tried on paper and rejected: at eight replicates their intervals are a third wider and they have no test in a
-library. Trimming is a bias when the tail carries part of the expectation. So a verdict also asks the plain means to agree
-with it: where trimmed and plain mean fall on different sides of the margin the answer is "inconclusive".
+Location. Gradients have heavy tails (a path that grazes a surface can weigh as much as all others), and one such path
+ruins the mean and, worse, the variance of the replicates. The tests therefore use the trimmed mean with Yuen's
+variance (Yuen 1974; `scipy.stats.ttest_ind(trim=...)`): with eight replicates the largest and the smallest are set
+aside. Medians of means were tried on paper and rejected: at eight replicates their intervals are a third wider and
+they have no test in a library. Trimming is a bias when the tail carries part of the expectation. So a verdict also
+asks the plain means to agree with it: where trimmed and plain mean fall on different sides of the margin the answer is
+"inconclusive".
 
-Multiplicity. "All agree" is an intersection-union test: every single test must reject at level α, which needs no correction
-(Berger 1982). "Some differ" is corrected by Holm's step-down procedure. Repeated looks at growing samples share α equally
-(Bonferroni).
+Multiplicity. "All agree" is an intersection-union test: every single test must reject at level α, which needs no
+correction (Berger 1982). "Some differ" is corrected by Holm's step-down procedure. Repeated looks at growing samples
+share α equally (Bonferroni).
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
 
 #: Share of replicates set aside on each side: one of eight.
 TRIM = 0.125
+
+
+Alternative = Literal["two-sided", "less", "greater"]
 
 
 class Verdict(str, Enum):
@@ -50,8 +55,8 @@ class Equivalence:
         name: what was compared.
         estimate, reference: trimmed means.
         margin: half width of the interval of differences that count as none, in the unit of the samples.
-        low, high: confidence interval of estimate - reference (two-sided, at 1 - 2α as belongs to TOST), systematic error
-            of the reference included.
+        low, high: confidence interval of estimate - reference (at 1 - 2α as belongs to TOST), systematic error of the
+            reference included.
         p_equal: p-value of "the difference lies outside ± margin"; small means equal.
         p_different: p-value of "the difference lies inside ± margin"; small means different.
         inside: whether the difference of the plain means lies inside the margin.
@@ -128,21 +133,30 @@ def equivalence(
 
 
 def _spread(samples: np.ndarray) -> float:
-    return float(np.ptp(samples))
+    """Range of what trimming leaves."""
+    count = int(TRIM * samples.size) if samples.size >= 8 else 0
+    ordered = np.sort(samples)
+    return float(ordered[-count - 1] - ordered[count])
 
 
-def _one_sided(x: np.ndarray, y: np.ndarray, alternative: str) -> float:
+def _welch(x: np.ndarray, y: np.ndarray, alternative: Alternative = "two-sided") -> Any:
+    with warnings.catch_warnings():
+        # one side without any spread (a block that nothing reaches): its variance is then rightly zero
+        warnings.filterwarnings("ignore", message="Precision loss", category=RuntimeWarning)
+        return stats.ttest_ind(x, y, equal_var=False, trim=_trim_for(x, y), alternative=alternative)
+
+
+def _one_sided(x: np.ndarray, y: np.ndarray, alternative: Alternative) -> float:
     """p-value of Welch's (Yuen's) test that x lies on the given side of y."""
     if not (np.all(np.isfinite(x)) and np.all(np.isfinite(y))):
         return 1.0
     scale = max(float(np.max(np.abs(x))), float(np.max(np.abs(y))), 1e-300)
     if max(_spread(x), _spread(y)) <= 1e-12 * scale:  # nothing random: compare
-        above = float(np.mean(x)) - float(np.mean(y))
+        above = float(trimmed_mean(x)) - float(trimmed_mean(y))
         return 0.0 if (above > 0) == (alternative == "greater") and above != 0 else 1.0
     if y.size == 1:
         return float(stats.ttest_1samp(_trimmed(x), float(y[0]), alternative=alternative).pvalue)
-    result = stats.ttest_ind(x, y, equal_var=False, trim=_trim_for(x, y), alternative=alternative)
-    return float(result.pvalue)
+    return float(_welch(x, y, alternative).pvalue)
 
 
 def _trim_for(x: np.ndarray, y: np.ndarray) -> float:
@@ -168,21 +182,19 @@ def _interval(x: np.ndarray, y: np.ndarray, alpha: float) -> tuple[float, float]
     difference = float(trimmed_mean(x) - trimmed_mean(y))
     if not np.isfinite(difference):
         return -np.inf, np.inf
-    if max(_spread(x), _spread(y)) == 0:
+    scale = max(float(np.max(np.abs(x))), float(np.max(np.abs(y))), 1e-300)
+    if max(_spread(x), _spread(y)) <= 1e-12 * scale:
         return difference, difference
     if y.size == 1:
         interval = stats.ttest_1samp(_trimmed(x), float(y[0])).confidence_interval(1 - 2 * alpha)
         return float(interval.low) - float(y[0]), float(interval.high) - float(y[0])
-    trim = _trim_for(x, y)
-    result = stats.ttest_ind(x, y, equal_var=False, trim=trim)
+    result = _welch(x, y)
+    # scipy gives the statistic, difference / standard error; the interval needs the standard error
+    numerator = difference if _trim_for(x, y) else float(np.mean(x) - np.mean(y))
     if result.statistic == 0 or not np.isfinite(result.statistic):
         spread = float(np.hypot(np.std(x) / np.sqrt(x.size), np.std(y) / np.sqrt(y.size)))
     else:
-        spread = (
-            abs(float(trimmed_mean(x) - trimmed_mean(y)) / float(result.statistic))
-            if trim
-            else abs(float(np.mean(x) - np.mean(y)) / float(result.statistic))
-        )
+        spread = abs(numerator / float(result.statistic))
     half = spread * float(stats.t.ppf(1 - alpha, result.df))
     return difference - half, difference + half
 
@@ -200,8 +212,8 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def judge(tests: Sequence[Equivalence], alpha: float = 0.05) -> tuple[Verdict, list[Equivalence]]:
     """One verdict from several comparisons, and the comparisons that decided it (failed, or not yet decided).
 
-    pass: every comparison shows equality at level α. fail: some comparison shows a difference, after Holm. Both only where
-    the plain means agree (see the module's notes on location).
+    pass: every comparison shows equality at level α. fail: some comparison shows a difference, after Holm. Both only
+    where the plain means agree (see the module's notes on location).
     """
     if not tests:
         raise ValueError("no comparison to judge")

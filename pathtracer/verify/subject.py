@@ -1,0 +1,186 @@
+"""What a check works on: a scene from any source, its depth settings, and estimators made to match them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from integrators import ESTIMATORS
+from pathtracer.errors import UsageError, nearest_names
+
+from .motion import Motion
+
+#: Mitsuba's own differentiable integrators, which can be checked by name as well.
+FOREIGN = ("prb", "prb_basic", "prb_projective", "direct_projective")
+#: Guiding changes their variance, not their expectation, and costs 4 to 15 s a pass on two cores; without it 0.3 s.
+_UNGUIDED = {"prb_projective": {"guiding": "none"}, "direct_projective": {"guiding": "none"}}
+#: The differences that everything is compared with; checking it against itself says nothing.
+REFERENCE = "finite_difference"
+
+
+@dataclass
+class Subject:
+    """A scene under check.
+
+    Attributes:
+        scene: `mi.Scene`.
+        params: its `mi.SceneParameters`.
+        sensor: the `mi.Sensor` that looks at it.
+        depth: `max_depth`, `rr_depth`, `hide_emitters` of the scene file.
+        owner: the `pathtracer.scenes.Scene` it came from, if any.
+    """
+
+    scene: Any
+    params: Any
+    sensor: Any
+    depth: dict[str, Any]
+    owner: Any = None
+
+    def base(self) -> Any:
+        """The integrator that finite differences render with: Mitsuba's `path`, without roulette where paths are short.
+
+        Roulette ends paths by a coin whose odds depend on the parameter: unbiased, but it makes the two sides differ.
+        """
+        import mitsuba as mi
+
+        depth = dict(self.depth)
+        if 0 <= depth["max_depth"] <= 32:
+            depth["rr_depth"] = 1000
+        return mi.load_dict({"type": "path", **depth})
+
+
+def subject_of(scene: Any, sensor: int = 0) -> Subject:
+    """Wrap a `pathtracer.scenes.Scene`, a `mi.Scene`, a path or a Mitsuba dictionary."""
+    from pathtracer.runtime import activate
+    from pathtracer.scenes import Scene, load_scene
+
+    activate()
+    import mitsuba as mi
+
+    if isinstance(scene, (str, Path)):
+        scene = load_scene(scene)
+    elif isinstance(scene, dict):
+        scene = Scene.from_dict(scene)
+    if isinstance(scene, Scene):
+        return Subject(scene.mi, scene.params, scene.sensor(sensor), scene.default_integrator(), scene)
+    if not isinstance(scene, mi.Scene):
+        raise UsageError(
+            f"cannot check a {type(scene).__name__}", remedy="give a scene, a path or a Mitsuba dictionary"
+        )
+    sensors = scene.sensors()
+    if not 0 <= sensor < len(sensors):
+        raise UsageError(f"sensor {sensor} does not exist: the scene has {len(sensors)}")
+    return Subject(scene, mi.traverse(scene), sensors[sensor], _depth_of(scene.integrator()))
+
+
+def _depth_of(integrator: Any) -> dict[str, Any]:
+    """Depth settings as an integrator prints them; Mitsuba has no other way to ask."""
+    text = str(integrator)
+    found = {name: re.search(rf"{name}\s*=\s*(-?\d+)", text) for name in ("max_depth", "rr_depth")}
+    max_depth = int(found["max_depth"][1]) if found["max_depth"] else -1
+    return {
+        "max_depth": -1 if max_depth >= 2**31 else max_depth,
+        "rr_depth": int(found["rr_depth"][1]) if found["rr_depth"] else 5,
+        "hide_emitters": bool(re.search(r"hide_emitters\s*=\s*(1|true)", text)),
+    }
+
+
+def load_estimator(subject: Subject, spec: Any, **properties: Any) -> tuple[str, Any]:
+    """An estimator with the subject's depth settings: its name and the `mi.Integrator`.
+
+    Args:
+        spec: a plugin name, `name:property=value,...`, a Mitsuba dictionary, or an integrator (taken as it is).
+        properties: further properties.
+
+    Raises:
+        UsageError: unknown plugin.
+    """
+    import mitsuba as mi
+
+    if isinstance(spec, mi.Integrator):
+        return type(spec).__name__, spec
+    if isinstance(spec, dict):
+        name = spec["type"]
+        properties = {**{k: v for k, v in spec.items() if k != "type"}, **properties}
+    else:
+        name, _, text = str(spec).partition(":")
+        properties = {**_parse_properties(text, name), **properties}
+    depth = dict(subject.depth)
+    if name == "direct_projective":
+        depth = {"hide_emitters": depth["hide_emitters"]}
+    try:
+        integrator = mi.load_dict({"type": name, **depth, **_UNGUIDED.get(name, {}), **properties})
+    except RuntimeError as error:
+        if "not found" in str(error) or "could not be" in str(error).lower():
+            known = [*ESTIMATORS, *FOREIGN]
+            raise UsageError(
+                f"unknown estimator {name!r}, one of {', '.join(known)}", nearest=nearest_names(name, known)
+            ) from error
+        raise
+    return name, integrator
+
+
+def _parse_properties(text: str, name: str) -> dict[str, Any]:
+    properties: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise UsageError(f"{part!r} is not property=value", where=name)
+        for convert in (int, float):
+            try:
+                properties[key] = convert(value)
+                break
+            except ValueError:
+                continue
+        else:
+            properties[key] = {"true": True, "false": False}.get(value.lower(), value)
+    return properties
+
+
+def choose_estimators(names: Any) -> list[Any]:
+    """The estimators to check: "all" for the table without the reference, None for the one that handles most."""
+    if names is None:
+        candidates = [row for row in ESTIMATORS.values() if row.unbiased]
+        return [max(candidates, key=lambda row: len(row.handles)).name]
+    if isinstance(names, str):
+        names = [names]
+    if not isinstance(names, Sequence):
+        names = [names]
+    chosen: list[Any] = []
+    for name in names:
+        chosen += [n for n in ESTIMATORS if n != REFERENCE] if isinstance(name, str) and name == "all" else [name]
+    return chosen
+
+
+def choose_motions(subject: Subject, motions: Any) -> list[Motion]:
+    """Motions from text or `Motion`s; a key may be a glob, which gives one motion for each key that it matches."""
+    if isinstance(motions, (str, Motion)):
+        motions = [motions]
+    chosen: list[Motion] = []
+    for motion in motions:
+        if isinstance(motion, Motion):
+            chosen.append(motion)
+            continue
+        key, _, spec = motion.partition(" ")
+        if " + " not in motion and any(c in key for c in "*?["):
+            chosen += [Motion.parse(k, spec or None) for k in _matching(subject, key)]
+        else:
+            chosen.append(Motion.parse(motion))
+    if not chosen:
+        raise UsageError("nothing to check", remedy="name at least one parameter key")
+    return chosen
+
+
+def _matching(subject: Subject, pattern: str) -> list[str]:
+    import fnmatch
+
+    if subject.owner is not None:
+        return list(subject.owner.select(pattern))
+    keys = list(subject.params.keys())
+    found = fnmatch.filter(keys, pattern)
+    if not found:
+        raise UsageError(f"no parameter matches {pattern!r}", nearest=nearest_names(pattern, keys))
+    return found
