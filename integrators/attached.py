@@ -23,6 +23,9 @@ class SceneTraits:
         self.has_other_emitters = any(not mi.has_flag(f, delta) for f in flags)
         shapes = scene.shapes()
         self.emitters_move = any(s.is_emitter() and s.parameters_grad_enabled() for s in shapes)
+        sky = scene.environment()
+        turning = {} if sky is None else {k: v for k, v in mi.traverse(sky) if k.rsplit(".", 1)[-1] == "to_world"}
+        self.environment_turns = any(dr.grad_enabled(value) for value in turning.values())
         bsdfs = [s.bsdf() for s in shapes if s.bsdf() is not None]
         delta = mi.BSDFFlags.Delta  # null lobes included
         self.has_delta_lobes = any(mi.has_flag(b.flags(), delta) for b in bsdfs)
@@ -104,6 +107,13 @@ def attach_emitter_sample(
             d = dr.replace_grad(d, dr.select(surface, dr.normalize(to_y), d))
         ds.d = d
         Le = scene.eval_emitter_direction(si, ds, active & ~ds.delta)
+        if traits.environment_turns:
+            # `eval_direction` of an environment map looks up the texture coordinates of the detached sample
+            infinite = active & mi.has_flag(ds.emitter.flags(), mi.EmitterFlags.Infinite)
+            far = dr.zeros(mi.SurfaceInteraction3f, dr.width(ds.d))
+            far.wi = -ds.d
+            far.wavelengths = si.wavelengths
+            Le = dr.select(infinite & ~ds.delta, ds.emitter.eval(far, infinite), Le)
         attached = Le * dr.select(ds.pdf != 0, dr.rcp(ds.pdf), 0) * J
         value = dr.replace_grad(value, dr.select(ds.delta, value, attached))
     if traits.has_delta_emitters:

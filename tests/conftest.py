@@ -6,15 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from pathtracer.runtime import activate
+
+#: Set before any test module imports Mitsuba: the GPU when one answers, else LLVM.
+VARIANT = activate()
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def variant() -> str:
-    """The variant that the tests run on: the GPU when one answers, else LLVM."""
-    from pathtracer.runtime import activate
-
-    return activate()
+    """The variant that the tests run on; a test that set another one leaves it behind for nobody."""
+    return activate(VARIANT)
 
 
 @pytest.fixture(scope="session")
