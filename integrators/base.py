@@ -93,7 +93,7 @@ class ReplayIntegrator(ADIntegrator):
         launches = self.passes(sensor, seed, self.primal_spp or spp)
         if len(launches) == 1:
             return super().render(scene, sensor, launches[0][0], launches[0][1], develop, evaluate)
-        total = None
+        total: Any = None
         for pass_seed, pass_spp in launches:
             image = super().render(scene, sensor, pass_seed, pass_spp, develop, evaluate)
             dr.eval(image)
@@ -117,7 +117,7 @@ class ReplayIntegrator(ADIntegrator):
         for term, spp_term in terms:
             launches = self.passes(sensor, seed, spp_term or spp)
             for pass_seed, pass_spp in launches:
-                image = term(dr.ADMode.Forward, scene, params, sensor, pass_seed, pass_spp, None) / len(launches)
+                image: Any = term(dr.ADMode.Forward, scene, params, sensor, pass_seed, pass_spp, None)
                 if len(terms) * len(launches) > 1:
                     dr.eval(image)
                 total = image if total is None else total + image
