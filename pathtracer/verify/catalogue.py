@@ -1,0 +1,240 @@
+"""The catalogue: small scenes with one phenomenon each, and what every estimator is expected to make of them.
+
+A case names a scene of `scenes/catalogue`, what moves in it, and which phenomena (keys of `integrators.PHENOMENA`) its
+derivative consists of. An estimator that handles all of them must pass the check; one that does not must be caught: it
+fails or refuses. Deviations from that rule are listed in `EXCEPTIONS`, with the size of the bias where there is one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from integrators import ESTIMATORS
+
+from .statistics import Verdict
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the catalogue.
+
+    Attributes:
+        id: name, unique.
+        scene: file of `scenes/catalogue`, without suffix.
+        motion: text of a `Motion`.
+        needs: phenomena that the derivative consists of.
+        defines: values of the scene's defaults.
+        settings: fields of `check.Settings` that differ from the default.
+        quick: whether it belongs to the subset of the default test run.
+    """
+
+    id: str
+    scene: str
+    motion: str
+    needs: frozenset[str]
+    defines: dict[str, str] = field(default_factory=dict, hash=False)
+    settings: dict[str, float] = field(default_factory=dict, hash=False)
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What the check must say of one estimator on one case.
+
+    Attributes:
+        verdicts: the verdicts that are right.
+        bias: known slope minus one, where the estimator is known to be off by that much.
+        reason: why, in a few words.
+    """
+
+    verdicts: frozenset[Verdict]
+    bias: float | None = None
+    reason: str = ""
+
+
+PASS = frozenset({Verdict.PASS})
+CAUGHT = frozenset({Verdict.FAIL, Verdict.UNSUPPORTED})
+RAISES = frozenset({Verdict.UNSUPPORTED})
+
+_I, _P, _C = "interior", "primary", "camera"
+_AREA, _ENV, _DELTA = "shadow-area", "shadow-environment", "shadow-delta"
+
+
+def _case(id: str, scene: str, motion: str, *needs: str, quick: bool = False, **defines: object) -> Case:
+    settings = {k[1:]: float(v) for k, v in defines.items() if k.startswith("_")}  # type: ignore[arg-type]
+    texts = {k: str(v) for k, v in defines.items() if not k.startswith("_")}
+    return Case(id, scene, motion, frozenset(needs), texts, settings, quick)
+
+
+_MOVE = "object.vertex_positions translate:1,0.4,0.2"
+_POSE = "object.to_world translate:1,0.4,0.2"
+
+CASES: tuple[Case, ...] = (
+    # --- silhouettes that the camera sees
+    _case("mesh-closed-moves", "mesh", _MOVE, _I, _P, quick=True),
+    _case("mesh-closed-turns", "mesh", "object.vertex_positions rotate:y", _I, _P),
+    _case("mesh-closed-grows", "mesh", "object.vertex_positions scale", _I, _P),
+    _case("mesh-closed-deforms", "mesh", "object.vertex_positions random:3", _I, _P),
+    _case("mesh-approaches", "mesh", "object.vertex_positions translate:z", _I, _P),
+    _case("mesh-open-moves", "mesh", _MOVE, _I, _P, mesh="quad.ply"),
+    _case("mesh-bowl-turns", "mesh", "object.vertex_positions rotate:x", _I, _P, mesh="bowl.ply", max_depth=1),
+    _case("mesh-smooth-moves", "mesh", _MOVE, _I, _P, mesh="sphere.ply", flat="false"),
+    _case("mesh-flat-sphere-turns", "mesh", "object.vertex_positions rotate:z", _I, _P, mesh="sphere.ply"),
+    _case("mesh-seamed-cube-moves", "shape", _MOVE, _I, _P, quick=True),
+    _case("mesh-seamed-cube-turns", "shape", "object.vertex_positions rotate:y", _I, _P),
+    _case("sphere-moves", "shape", _POSE, _I, _P, shape="sphere", quick=True),
+    _case("sphere-grows", "shape", "object.to_world scale", _I, _P, shape="sphere"),
+    _case("cylinder-moves", "shape", _POSE, _P, shape="cylinder", max_depth=1),
+    _case("disk-turns", "shape", "object.to_world rotate:y", _I, _P, shape="disk"),
+    _case("rectangle-moves", "shape", _POSE, _I, _P, shape="rectangle"),
+    _case("bspline-curve-moves", "curve", "object.control_points translate:0.3,1,0", _P, max_depth=1),
+    _case("linear-curve-moves", "curve", "object.control_points translate:0.3,1,0", _P, max_depth=1, curve="linearcurve"),
+    _case("leaves-frame", "mesh", _MOVE, _I, _P, shift=1.1),
+    _case("leaves-frame-sphere", "shape", _POSE, _I, _P, shape="sphere", shift=1.15),
+    _case("occluder-in-front-moves", "pair", "other.to_world translate:x", _P),
+    _case("occluded-body-moves", "pair", "object.vertex_positions translate:x", _P, quick=True),
+    _case("intersecting-bodies", "pair", "other.to_world translate:z", _P, offset=0),
+    _case("gaussian-filter", "mesh", _MOVE, _I, _P, rfilter="gaussian", border="true"),
+    _case("gaussian-filter-no-border", "mesh", _MOVE, _I, _P, rfilter="gaussian"),
+    _case("cropped-film", "mesh", _MOVE, _I, _P, size=32, crop_width=20, crop_height=16, crop_x=9, crop_y=10),
+    _case(
+        "cropped-gaussian", "shape", _POSE, _I, _P, shape="sphere", rfilter="gaussian", border="true",
+        size=32, crop_width=20, crop_height=16, crop_x=3, crop_y=6,
+    ),
+    _case("seen-lamp-moves", "lamp", _POSE, _I, _P),
+    _case("seen-sphere-lamp-moves", "lamp", _POSE, _I, _P, shape="sphere"),
+    # --- cut-outs
+    _case("cut-out-moves", "mask", _POSE, _I, _P),
+    _case("soft-cut-out-texels", "mask", "opacity.data", _I, filter="bilinear"),
+    # --- the camera
+    _case("camera-plane-moves", "plane", "camera.to_world translate:x", _I, quick=True),
+    _case("camera-plane-turns", "plane", "camera.to_world rotate:y", _I),
+    _case("camera-plane-zooms", "plane", "camera.x_fov", _I),
+    _case("camera-plane-principal-point", "plane", "camera.principal_point_offset_x", _I),
+    _case("perspective-moves", "camera-perspective", "camera.to_world translate:1,0.3,0", _P, _C, quick=True),
+    _case("perspective-approaches", "camera-perspective", "camera.to_world translate:z", _P, _C),
+    _case("perspective-turns", "camera-perspective", "camera.to_world rotate:y", _P, _C),
+    _case("perspective-zooms", "camera-perspective", "camera.x_fov", _P, _C),
+    _case("perspective-principal-point", "camera-perspective", "camera.principal_point_offset_y", _P, _C),
+    _case("perspective-creases", "mesh", "camera.to_world translate:x", _I, _P, _C),
+    _case("perspective-gaussian", "camera-perspective", "camera.to_world rotate:z", _P, _C, rfilter="gaussian", border="true"),
+    _case("orthographic-moves", "camera-orthographic", "camera.to_world translate:1,0.3,0", _P, _C),
+    _case("orthographic-turns", "camera-orthographic", "camera.to_world rotate:y@0,0,0", _P, _C),
+    _case("thinlens-moves", "camera-thinlens", "camera.to_world translate:1,0.3,0", _P, _C),
+    _case("thinlens-turns", "camera-thinlens", "camera.to_world rotate:y", _P, _C),
+    # --- shadows: occluder, receiver, light, camera alone
+    *(
+        _case(f"shadow-{light}-{who}", f"shadow-{light}", motion, _I, need, *more, quick=f"{light}-{who}" in quick)
+        for quick in [{"point-occluder", "point-light", "area-receiver", "area-occluder"}]
+        for light, need in (
+            ("area", _AREA), ("environment", _ENV), ("point", _DELTA), ("spot", _DELTA), ("directional", _DELTA),
+        )
+        for who, motion, more in (
+            ("occluder", "blocker.vertex_positions translate:1,0.2,0.3", ()),
+            ("receiver", "floor.to_world translate:y", ()),
+            ("light", {"area": "lamp.to_world translate:x", "environment": "sky.to_world rotate:y",
+                       "point": "lamp.position translate:x", "spot": "lamp.to_world translate:x",
+                       "directional": "lamp.to_world rotate:z"}[light], ()),
+            ("camera", "camera.to_world rotate:x", (_C,) if need == _DELTA else ()),
+        )
+        if (light, who) != ("environment", "light")  # directions fixed in the sky: no boundary moves, see below
+    ),
+    _case("shadow-environment-light", "shadow-environment", "sky.to_world rotate:y", _I, _ENV),
+    _case("shadow-point-both", "shadow-point",
+          "blocker.vertex_positions translate:x + lamp.position translate:0.3,1,0", _I, _DELTA),
+    _case("self-shadow-turns", "self-shadow", "object.vertex_positions rotate:y", _I, _P, _AREA),
+    # --- further along the path
+    _case("indirect-occluder", "box", "blocker.to_world translate:x", _I, "indirect"),
+    _case("indirect-room-grows", "box", "room.vertex_positions scale", _I, "indirect", _AREA),
+    _case("rough-mirror", "mirror", "object.to_world translate:x", _I, _ENV, mirror="rough"),
+    _case("perfect-mirror", "mirror", "object.to_world translate:x", "specular-chain"),
+    _case("glass-pane", "glass", "object.to_world translate:x", "specular-chain"),
+    _case("glass-block", "glass", "object.to_world translate:x", "specular-chain", pane="cube", glass="dielectric"),
+    _case("frosted-glass", "glass", "object.to_world translate:x", _I, _ENV, "indirect", pane="cube", glass="roughdielectric"),
+    # --- lights, nothing hidden
+    _case("point-intensity", "lights", "point.intensity.value", _I, quick=True),
+    _case("point-position", "lights", "point.position translate:x", _I),
+    _case("spot-intensity", "lights", "spot.intensity.value", _I),
+    _case("spot-turns", "lights", "spot.to_world rotate:z", _I),
+    _case("directional-irradiance", "lights", "sun.irradiance.value", _I),
+    _case("directional-turns", "lights", "sun.to_world rotate:z", _I),
+    _case("environment-texels", "lights", "sky.data", _I),
+    _case("environment-scale", "lights", "sky.scale", _I),
+    _case("environment-turns", "lights", "sky.to_world rotate:y", _I),
+    _case("area-radiance", "lamp-floor", "emission.radiance.value value:1,0.5,0.2", _I),
+    _case("area-moves", "lamp-floor", "lamp.to_world translate:x", _I, quick=True),
+    _case("area-turns", "lamp-floor", "lamp.to_world rotate:x", _I),
+    _case("sphere-lamp-moves", "lamp-floor", "lamp.to_world translate:x", _I, shape="sphere"),
+    _case("disk-lamp-grows", "lamp-floor", "lamp.to_world scale", _I, shape="disk"),
+    _case("seen-lamp-radiance", "lamp", "emission.radiance.value", _I),
+    # --- materials
+    *(
+        _case(id, "materials", motion, _I, quick=id in {"diffuse-reflectance", "roughconductor-alpha", "mask-opacity"})
+        for id, motion in (
+            ("diffuse-reflectance", "diffuse.reflectance.value value:1,0.5,0.2"),
+            ("conductor-reflectance", "conductor.specular_reflectance.value"),
+            ("roughconductor-alpha", "roughconductor.alpha.value"),
+            ("roughconductor-eta", "roughconductor.eta.value"),
+            ("roughconductor-reflectance", "roughconductor.specular_reflectance.value"),
+            ("plastic-diffuse", "plastic.diffuse_reflectance.value"),
+            ("plastic-specular", "plastic.specular_reflectance.value"),
+            ("roughplastic-alpha", "roughplastic.alpha"),
+            ("roughplastic-diffuse", "roughplastic.diffuse_reflectance.value"),
+            ("principled-base-color", "principled.base_color.value"),
+            ("principled-roughness", "principled.roughness.value"),
+            ("principled-metallic", "principled.metallic.value"),
+            ("principled-specular", "principled.specular"),
+            ("principled-clearcoat", "principled.clearcoat.value"),
+            ("principled-clearcoat-gloss", "principled.clearcoat_gloss.value"),
+            ("principled-sheen", "principled.sheen.value"),
+            ("principled-anisotropic", "principled.anisotropic.value"),
+            ("dielectric-transmittance", "dielectric.specular_transmittance.value"),
+            ("roughdielectric-alpha", "roughdielectric.alpha.value"),
+            ("roughdielectric-eta", "roughdielectric.eta"),
+            ("mask-opacity", "mask.opacity.value"),
+            ("blend-weight", "blend.weight.value"),
+            ("normal-map-texels", "bumpy.normalmap.data"),
+            ("texture-texels", "textured.reflectance.data"),
+        )
+    ),
+)
+
+#: (estimator, case id) -> what differs from the rule.
+EXCEPTIONS: dict[tuple[str, str], Expectation] = {}
+
+
+def expectation(estimator: str, case: Case) -> Expectation:
+    """What the check must say of an estimator of the table on a case."""
+    special = EXCEPTIONS.get((estimator, case.id))
+    if special is not None:
+        return special
+    missing = case.needs - ESTIMATORS[estimator].handles
+    if not missing:
+        return Expectation(PASS)
+    return Expectation(CAUGHT, reason=f"leaves out {', '.join(sorted(missing))}")
+
+
+def catalogue_folder() -> Path:
+    """The folder of the catalogue's scenes, in a checkout or in an installed wheel.
+
+    Raises:
+        InputError: the installation has none.
+    """
+    from pathtracer.scenes.bundled import root
+
+    return root() / "catalogue"
+
+
+def find_case(id: str) -> Case:
+    """The case called `id`.
+
+    Raises:
+        UsageError: there is none, with the nearest names.
+    """
+    from pathtracer.errors import UsageError, nearest_names
+
+    cases = {case.id: case for case in CASES}
+    if id not in cases:
+        raise UsageError(f"the catalogue has no case {id!r}", nearest=nearest_names(id, cases))
+    return cases[id]
