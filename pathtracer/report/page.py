@@ -125,7 +125,14 @@ def duration(seconds: float) -> str:
 
 
 def _rows(parameter: ParameterReport) -> dict[str, Any]:
+    """The rows of one parameter: one per number, or a single one where the numbers only mean something together."""
     value = np.asarray(parameter.value, np.float64).ravel()
+    group = {"key": parameter.key, "more": 0, "swatch": _swatch(parameter)}
+    if parameter.space == "direction":
+        return group | {"rows": [_direction_row(parameter)]}
+    known = parameter.standard_error is not None or parameter.truth is not None
+    if 1 < value.size <= 4 and not known:
+        return group | {"rows": [_joined_row(parameter)]}
     names = component_names(parameter)
 
     def pick(array: Array | None, i: int) -> float:
@@ -135,7 +142,7 @@ def _rows(parameter: ParameterReport) -> dict[str, Any]:
     for i in range(min(value.size, MAX_ROWS)):
         error, truth = pick(parameter.standard_error, i), pick(parameter.truth, i)
         start, off = pick(parameter.start, i), value[i] - truth
-        percent = f" ({100 * off / abs(truth):+.2g} %)" if math.isfinite(off) and truth else ""
+        percent = f" ({_percent(off / abs(truth))})" if math.isfinite(off) and truth else ""
         rows.append(
             {
                 "name": names[i],
@@ -147,7 +154,43 @@ def _rows(parameter: ParameterReport) -> dict[str, Any]:
                 "pull": f"{off / error:+.1f}" if math.isfinite(off) and error > 0 else "–",
             }
         )
-    return {"key": parameter.key, "rows": rows, "more": max(0, value.size - MAX_ROWS), "swatch": _swatch(parameter)}
+    return group | {"rows": rows, "more": max(0, value.size - MAX_ROWS)}
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:+.0f} %" if abs(fraction) >= 0.1 else f"{100 * fraction:+.2g} %"
+
+
+def _joined_row(parameter: ParameterReport) -> dict[str, str]:
+    """A few numbers of which nothing but their start is known."""
+
+    def joined(array: Array | None) -> str:
+        numbers = [] if array is None else [float(v) for v in np.asarray(array).ravel()]
+        return "  ".join(f"{v:.4g}" for v in numbers) if np.isfinite(numbers).all() and numbers else "–"
+
+    missing = dict.fromkeys(("error", "truth", "off", "pull"), "–")
+    return {"name": "", "start": joined(parameter.start), "value": joined(parameter.value), **missing}
+
+
+def _direction_row(parameter: ParameterReport) -> dict[str, str]:
+    """A unit vector in one row: what it is off by is an angle."""
+
+    def unit(array: Array) -> Array:
+        a = np.asarray(array, np.float64).ravel()
+        return a / (float(np.linalg.norm(a)) or 1.0)
+
+    def told(array: Array | None) -> str:
+        return "–" if array is None else "  ".join(f"{v:.3f}" for v in unit(array))
+
+    row = {"name": "", "start": told(parameter.start), "value": told(parameter.value), "truth": told(parameter.truth)}
+    row |= {"error": "–", "off": "–", "pull": "–"}
+    if parameter.standard_error is not None:
+        # a small error across a unit vector is an angle in radians
+        row["error"] = f"± {math.degrees(float(np.linalg.norm(parameter.standard_error))):.2g}°"
+    if parameter.truth is not None:
+        a, b = unit(parameter.value), unit(parameter.truth)
+        row["off"] = f"{math.degrees(math.atan2(float(np.linalg.norm(np.cross(a, b))), float(a @ b))):.2f}°"
+    return row
 
 
 def _blank(value: float) -> str:
@@ -185,7 +228,8 @@ def _difference_scale(views: list[ViewReport]) -> float:
     if not differences:
         return 1.0
     brightest = max(float(np.percentile(v.target, 99.5)) for v in views)
-    return max(signed_scale(np.concatenate(differences)), 1e-3 * brightest) or 1.0
+    # a lamp in view or a bright rim would hide everything else, so that a few per cent of the pixels may saturate
+    return max(signed_scale(np.concatenate(differences), 98.0), 1e-3 * brightest) or 1.0
 
 
 def _masked(image: Array, mask: Array | None) -> Array:

@@ -22,14 +22,14 @@ _LEGEND_HEIGHT = 34
 _MIN_WIDTH = 256
 
 
-def signed_scale(array: npt.ArrayLike) -> float:
-    """A value that most of |array| stays below: the 99.5th percentile of what is neither zero nor non-finite.
+def signed_scale(array: npt.ArrayLike, percentile: float = 99.5) -> float:
+    """A value that most of |array| stays below: a percentile of what is neither zero nor non-finite.
 
     Zeros are left out because a derivative of a silhouette is zero nearly everywhere.
     """
     a = np.abs(np.asarray(array, np.float64))
     a = a[np.isfinite(a) & (a > 0)]
-    return float(np.percentile(a, 99.5)) if a.size else 1.0
+    return float(np.percentile(a, percentile)) if a.size else 1.0
 
 
 def diverging_pixels(array: npt.ArrayLike, scale: float) -> Pixels:
@@ -95,10 +95,14 @@ def preview_png(array: npt.ArrayLike, path: str | Path, scale: float = 1.0) -> N
 
 
 def display_scale(target: npt.ArrayLike) -> float:
-    """A factor that shows `target` well: 1, unless its 99.5th percentile is above 1.5 or below 0.25."""
+    """A factor that shows `target` well: 1, unless the 95th percentile of its lit pixels is above 1.5 or below 0.15.
+
+    Not the maximum: a lamp in view may be a hundred times brighter than everything that it lights.
+    """
     a = np.asarray(target)
-    bright = float(np.percentile(a[np.isfinite(a)], 99.5)) if np.isfinite(a).any() else 1.0
-    return 1.0 if 0.25 <= bright <= 1.5 or bright <= 0 else 1.0 / bright
+    a = a[np.isfinite(a) & (a > 0)]
+    bright = float(np.percentile(a, 95)) if a.size else 1.0
+    return 1.0 if 0.15 <= bright <= 1.5 else 1.0 / bright
 
 
 def png_bytes(pixels: Pixels) -> bytes:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Entries of a run's summary that are shown elsewhere on the page, or in no table.
 _NOT_FACTS = frozenset(
     {"status", "parameters", "loss", "loss_error", "losses", "steps", "heldout", "warnings", "seconds"}
-    | {"first_gradient", "export", "recordings"}
+    | {"first_gradient", "export", "recordings", "notes"}
 )
 
 
@@ -81,8 +81,8 @@ def from_run_folder(folder: Path) -> ReportData:
         raise UsageError("is not a run folder: it has no state.json", folder, remedy="name the -o folder of a run")
     state = _json(folder / STATE)
     records = read_history(folder)
-    title = folder.resolve().name
     job = (folder / JOB).read_text(encoding="utf-8") if (folder / JOB).is_file() else ""
+    title, settings = _of_job(job, folder)
     data = _with_history(ReportData(title, str(state.get("status", "")), job=job), records)
     data.views = list(_views(folder))
     stored = _stored_arrays(folder)
@@ -105,7 +105,23 @@ def from_run_folder(folder: Path) -> ReportData:
         )
     if state.get("stopped") and state.get("stopped") != data.status:
         data.status = f"{data.status} ({state['stopped']})"
-    return _with_facts(data, state, state.get("warnings", []))
+    return _with_facts(data, state | settings, state.get("warnings", []))
+
+
+def _of_job(text: str, folder: Path) -> tuple[str, dict[str, Any]]:
+    """The scene's name with the folder's, and the settings that a reader looks for first."""
+    from pathtracer.inverse.job import tomllib
+
+    name = folder.resolve().name
+    try:
+        job = tomllib.loads(text)
+        scene = Path(job["scene"]["file"])
+        spp, seed = job["estimator"]["spp"], job["run"]["seed"]
+    except (tomllib.TOMLDecodeError, KeyError, TypeError):
+        return name, {}  # a job of another version: the page shows it as text all the same
+    subject = scene.parent.name if scene.stem == "scene" else scene.stem
+    title = name if subject in (name, "") else f"{subject} ({name})"
+    return title, {"scene": str(scene), "samples_per_pixel_and_step": spp, "seed": seed}
 
 
 def _with_history(data: ReportData, records: list[dict[str, Any]]) -> ReportData:
@@ -120,7 +136,8 @@ def _with_history(data: ReportData, records: list[dict[str, Any]]) -> ReportData
 
 
 def _with_facts(data: ReportData, facts: Mapping[str, Any], warnings: list[str]) -> ReportData:
-    data.warnings = [_warning(text) for text in warnings]
+    data.notes = [str(note) for note in facts.get("notes", [])]
+    data.warnings = [_warning(text) for text in warnings if text not in data.notes]
     first, total = facts.get("first_gradient"), facts.get("seconds")
     if first:
         data.timings["compile and first step"] = float(first)

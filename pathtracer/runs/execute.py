@@ -172,6 +172,7 @@ def _finish(
     pictures = job.report.spp > 0 and not caught
     result = estimation.result(pictures=pictures, spp=max(2, job.report.spp))
     result.warnings[:0] = [n for n in notes if n not in result.warnings]
+    result.info["notes"] = notes
     outcome = Outcome(result, folder.path, 0, error=error, notes=notes)
     outcome.code = error.exit_code if error else 128 + caught if caught else 0
     write_bytes(folder.result / "values.safetensors", tensors(result.values))
