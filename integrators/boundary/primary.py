@@ -17,6 +17,7 @@ import drjit as dr
 import mitsuba as mi
 
 from .camera import FilmMap
+from .deliver import deliver, nothing
 from .distribution import Discrete, stratified
 from .film import FilmSplat
 from .silhouettes import Silhouettes, classify
@@ -61,7 +62,7 @@ class PrimaryCurves:
         weights = []
         self.t0, self.t1 = mi.Float(0), mi.Float(1)
         with dr.suspend_grad():
-            if curves.topology is not None:
+            if curves.has_edges:
                 weights.append(self._edges(curves, camera, film))
             if curves.quadrics is not None:
                 weights.append(self._quadrics(curves, camera, film))
@@ -125,7 +126,7 @@ class PrimaryCurves:
             element.
         """
         index, inside, probability = self.choice.sample(number)
-        if self.curves.topology is None:
+        if not self.curves.has_edges:
             return index, inside, mi.Float(1), probability
         on_mesh = index < self.curves.edge_count
         t0 = dr.select(on_mesh, dr.gather(mi.Float, self.t0, index, on_mesh), 0)
@@ -172,9 +173,7 @@ def primary_term(
             motion = dr.select(dr.isfinite(motion), motion, 0)
             moves = dr.grad_enabled(motion)
         if not moves:
-            if mode == dr.ADMode.Forward:
-                return film.image(u, dr.zeros(mi.Spectrum, count), mi.Float(0), dr.zeros(mi.Ray3f).wavelengths)
-            return None
+            return nothing(film, mode)
 
         active = (point.silhouette | point.crease) & (probability > 0) & film.inside(u) & camera.in_front(p)
         normal = dr.normalize(perp)
@@ -183,23 +182,9 @@ def primary_term(
             ray, _ = camera.ray(u, aperture)
             active &= visible(scene, mi.Ray3f(ray), p, active)
         scale = dr.select(active, dr.rcp(probability * mi.Float(dr.opaque(mi.Float, count))), 0)
-        δq = mi.Float(0)
-        if mode == dr.ADMode.Forward:
-            with dr.resume_grad():
-                δq = dr.detach(dr.forward_to(motion, flags=dr.ADFlag.ClearInterior))
-        dr.eval(u, normal, scale, active, δq)
-
+        dr.eval(u, normal, scale, active)
         jump, alpha, wavelengths = radiance_jump(integrator, scene, camera, film, u, normal, aperture, seed, active)
-        if mode == dr.ADMode.Forward:
-            value = jump * scale * δq
-            fine = dr.all(dr.isfinite(value))
-            return film.image(u, dr.select(fine, value, 0), dr.select(fine, alpha * scale * δq, 0), wavelengths)
-        δvalue, δalpha = film.adjoint(u, wavelengths, grad_in)
-        weight = (dr.sum(δvalue * jump) + δalpha * alpha) * scale
-        weight = dr.select(dr.isfinite(weight), weight, 0)
-        with dr.resume_grad():
-            dr.backward_from(motion * weight, flags=dr.ADFlag.ClearInterior)
-        return None
+        return deliver(mode, film, u, motion, jump, scale, grad_in, alpha, wavelengths)
 
 
 def radiance_jump(

@@ -22,14 +22,13 @@ import drjit as dr
 import mitsuba as mi
 
 from .camera import FilmMap
+from .deliver import deliver, nothing
 from .distribution import Discrete, stratified
 from .film import FilmSplat
 from .lights import NUDGE, Lights, LightVertex, arriving, unshadowed
 from .primary import side_distance, transparent, visible
 from .silhouettes import NON_MANIFOLD, OPEN, Silhouettes, classify
 from .stream import Stream
-
-FOLLOW = mi.RayFlags.All | mi.RayFlags.FollowShape
 
 
 class ShadowCurves:
@@ -45,7 +44,7 @@ class ShadowCurves:
         with dr.suspend_grad():
             for number in range(lights.size):
                 parts = []
-                if curves.topology is not None:
+                if curves.has_edges:
                     parts.append(self._edges(curves, lights, number))
                 if curves.quadrics is not None:
                     parts.append(self._quadrics(curves, lights, number))
@@ -138,11 +137,11 @@ def shadow_term(
         ray = mi.Ray3f(start, d)
         hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
         active &= hit.is_valid()
+        receiver = hit.compute_surface_interaction(ray, mi.RayFlags.Minimal, active)
+        n = mi.Vector3f(receiver.n)
         with dr.resume_grad():
-            receiver = hit.compute_surface_interaction(ray, FOLLOW, active)
-            X = project_through(y, point.p, receiver)
+            X = project_through(y, point.p, curves.follow(hit, receiver.p, active), n)
             u_attached = camera.project(X, aperture)
-        n = mi.Vector3f(dr.detach(receiver.n))
         x = mi.Point3f(dr.detach(X))
         u = mi.Point2f(dr.detach(u_attached))
         slide = mi.Vector3f(point.tangent - d * (dr.dot(n, point.tangent) / dr.dot(n, d)))
@@ -154,9 +153,7 @@ def shadow_term(
             motion = dr.select(active & dr.isfinite(motion), motion, 0)
             moves = dr.grad_enabled(motion)
         if not moves:
-            if mode == dr.ADMode.Forward:
-                return film.image(u, dr.zeros(mi.Spectrum, count), mi.Float(0), dr.zeros(mi.Ray3f).wavelengths)
-            return None
+            return nothing(film, mode)
 
         normal = dr.normalize(perp)
         active &= film.inside(u) & camera.in_front(x) & dr.isfinite(normal.x) & dr.isfinite(normal.y)
@@ -164,22 +161,9 @@ def shadow_term(
             to_x, _ = camera.ray(u, aperture)
             active &= visible(scene, mi.Ray3f(to_x), x, active)
         scale = dr.select(active, dr.rcp(probability * mi.Float(dr.opaque(mi.Float, count))), 0)
-        δq = mi.Float(0)
-        if mode == dr.ADMode.Forward:
-            with dr.resume_grad():
-                δq = dr.detach(dr.forward_to(motion, flags=dr.ADFlag.ClearInterior))
-        dr.eval(u, normal, scale, active, δq, dr.detach(y))
-
+        dr.eval(u, normal, scale, active, dr.detach(y))
         jump, wavelengths = direct_jump(integrator, scene, camera, film, u, normal, aperture, y, size, active)
-        if mode == dr.ADMode.Forward:
-            value = jump * scale * δq
-            return film.image(u, dr.select(dr.all(dr.isfinite(value)), value, 0), mi.Float(0), wavelengths)
-        δvalue, _ = film.adjoint(u, wavelengths, grad_in)
-        weight = dr.sum(δvalue * jump) * scale
-        weight = dr.select(dr.isfinite(weight), weight, 0)
-        with dr.resume_grad():
-            dr.backward_from(motion * weight, flags=dr.ADFlag.ClearInterior)
-        return None
+        return deliver(mode, film, u, motion, jump, scale, grad_in, wavelengths=wavelengths)
 
 
 def scene_size(scene: mi.Scene) -> mi.Float:
@@ -187,12 +171,11 @@ def scene_size(scene: mi.Scene) -> mi.Float:
     return dr.opaque(mi.Float, 0.5 * float(dr.norm(scene.bbox().extents())))
 
 
-def project_through(y: LightVertex, p_B: mi.Point3f, receiver: mi.SurfaceInteraction3f) -> mi.Point3f:
+def project_through(y: LightVertex, p_B: mi.Point3f, receiver: mi.Point3f, n: mi.Vector3f) -> mi.Point3f:
     """(E6): the attached shadow point; a rotation of the receiver about the point itself does not move it."""
-    n = mi.Vector3f(dr.detach(receiver.n))
     toward = dr.select(y.far, -mi.Vector3f(y.p), mi.Vector3f(p_B - y.p))
     base = mi.Point3f(dr.select(y.far, mi.Vector3f(p_B), mi.Vector3f(y.p)))
-    return mi.Point3f(base + toward * (dr.dot(n, mi.Vector3f(receiver.p - base)) / dr.dot(n, toward)))
+    return mi.Point3f(base + toward * (dr.dot(n, mi.Vector3f(receiver - base)) / dr.dot(n, toward)))
 
 
 def direct_jump(

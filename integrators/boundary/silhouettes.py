@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import UnsupportedGradient
 from .quadrics import QUADRICS, Quadrics
-from .topology import Edges, build_edges
+from .topology import build_edges
 from .view import View
 
 OPEN, NON_MANIFOLD, SMOOTH, UNIFORM = 1, 2, 4, 8
@@ -51,38 +51,64 @@ class CurvePoint:
         return mi.Vector3f(dr.mulsign(n, -dr.dot(n, self.inner)))
 
 
-class MeshTopology:
-    """The welded edges of all meshes of a scene on the device; kept while the meshes and their faces stay the same."""
+class Topology:
+    """What does not change while shapes move: welded edges, faces, and which shape a hit belongs to; on the device.
 
-    def __init__(self, meshes: list[mi.Mesh]) -> None:
-        self.meshes = list(meshes)  # keeps them alive, so that the key below cannot be reused by others
-        self.buffers = [mesh.faces_buffer() for mesh in meshes]
-        self.key = topology_key(meshes)
-        positions, faces, owner, smooth = [], [], [], []
-        offset = 0
+    Args:
+        meshes: the triangle meshes of the scene.
+        quadrics: its spheres, disks and cylinders.
+    """
+
+    def __init__(self, meshes: list[mi.Mesh], quadrics: list[mi.Shape]) -> None:
+        self.alive = (list(meshes), list(quadrics), [mesh.faces_buffer() for mesh in meshes])  # else keys could recur
+        self.key = topology_key(meshes, quadrics)
+        self.first_face, self.size, self.mesh_index = [], 0, {mesh.ptr: i for i, mesh in enumerate(meshes)}
+        positions, faces, owner, smooth = [np.zeros((0, 3), np.float32)], [np.zeros((0, 3), np.int64)], [], []
+        vertices = triangles = 0
         for i, mesh in enumerate(meshes):
             positions.append(np.array(mesh.vertex_positions_buffer(), dtype=np.float32).reshape(-1, 3))
-            faces.append(np.array(mesh.faces_buffer(), dtype=np.int64).reshape(-1, 3) + offset)
+            faces.append(np.array(mesh.faces_buffer(), dtype=np.int64).reshape(-1, 3) + vertices)
             owner.append(np.full(len(faces[-1]), i))
-            per_face = any(name.startswith("face_") for name, _ in mi.traverse(mesh) if isinstance(name, str))
+            per_face = any(key.startswith("face_") for key in mi.traverse(mesh).keys())
             smooth.append(mesh.has_vertex_normals() and not mesh.has_face_normals() and not per_face)
-            offset += len(positions[-1])
-        self.edges: Edges = build_edges(
-            np.concatenate(positions), np.concatenate(faces), np.concatenate(owner), np.array(smooth)
-        )
-        e = self.edges
+            self.first_face.append(triangles)
+            vertices += len(positions[-1])
+            triangles += len(faces[-1])
+        if meshes:
+            self._upload_edges(positions, faces, owner, smooth)
+        self._upload_shapes(meshes, quadrics)
+
+    def _upload_edges(self, positions: list, faces: list, owner: list, smooth: list) -> None:
+        all_faces = np.concatenate(faces)
+        e = self.edges = build_edges(np.concatenate(positions), all_faces, np.concatenate(owner), np.array(smooth))
         self.size = len(e)
+        self.faces = mi.UInt32(all_faces.ravel())
         self.start, self.end = mi.UInt32(e.start), mi.UInt32(e.end)
         self.start_other, self.end_other = mi.UInt32(e.start_other), mi.UInt32(e.end_other)
         self.opposite, self.opposite_other = mi.UInt32(e.opposite), mi.UInt32(e.opposite_other)
         self.flags = mi.UInt32(
             OPEN * (e.faces == 1) + NON_MANIFOLD * (e.faces > 2) + SMOOTH * e.smooth + UNIFORM * e.uniform
         )
+        self.owner = mi.UInt32(np.concatenate(owner)[e.first_face])
+
+    def _upload_shapes(self, meshes: list[mi.Mesh], quadrics: list[mi.Shape]) -> None:
+        """Tables from the number that a hit's shape pointer stands for."""
+        number = lambda shape: int(dr.reinterpret_array(mi.UInt32, mi.ShapePtr(shape))[0])
+        numbers = [number(shape) for shape in (*meshes, *quadrics)]
+        offset = np.zeros(max(numbers, default=0) + 1, dtype=np.uint32)
+        is_mesh = np.zeros(len(offset), dtype=bool)
+        for i, n in enumerate(numbers):
+            is_mesh[n] = i < len(meshes)
+            offset[n] = self.first_face[i] if is_mesh[n] else i - len(meshes)
+        self.shape_offset, self.shape_is_mesh = mi.UInt32(offset), mi.Bool(is_mesh)
 
 
-def topology_key(meshes: list[mi.Mesh]) -> tuple[Any, ...]:
-    """Changes when a mesh is added, removed, or gets other faces."""
-    return tuple((m.ptr, m.vertex_count(), m.face_count(), m.faces_buffer().index) for m in meshes)
+def topology_key(meshes: list[mi.Mesh], quadrics: list[mi.Shape]) -> tuple[Any, ...]:
+    """Changes when a shape is added, removed, or a mesh gets other faces."""
+    return (
+        tuple((m.ptr, m.vertex_count(), m.face_count(), m.faces_buffer().index) for m in meshes),
+        tuple(q.ptr for q in quadrics),
+    )
 
 
 def classify(
@@ -113,13 +139,13 @@ class Silhouettes:
 
     Args:
         scene: the scene.
-        topology: what a previous call left behind, reused if the meshes are the same.
+        topology: what a previous call left behind, reused if the shapes and faces are the same.
 
     Raises:
         UnsupportedGradient: a shape whose silhouettes are not known.
     """
 
-    def __init__(self, scene: mi.Scene, topology: MeshTopology | None = None) -> None:
+    def __init__(self, scene: mi.Scene, topology: Topology | None = None) -> None:
         meshes, quadrics = [], []
         for shape in scene.shapes():
             name = shape.class_name()
@@ -130,20 +156,20 @@ class Silhouettes:
                 quadrics.append(shape)
             else:
                 raise UnsupportedGradient(
-                    f"the silhouettes of a shape of type {name} are not known, so its visibility cannot be differentiated",
+                    f"the silhouettes of a {name} are not known, so visibility cannot be differentiated in its scene",
                     key=shape.id(),
-                    remedy="replace it by a mesh, or use the estimator warped_area or finite_difference",
+                    remedy="replace it by a mesh, or use the estimator finite_difference",
                 )
-        self.topology: MeshTopology | None = None
+        if topology is None or topology.key != topology_key(meshes, quadrics):
+            topology = Topology(meshes, quadrics)
+        self.topology = topology
         self.positions = mi.Float(0)
         if meshes:
-            if topology is None or topology.key != topology_key(meshes):
-                topology = MeshTopology(meshes)
-            self.topology = topology
             buffers = [mesh.vertex_positions_buffer() for mesh in meshes]
             self.positions = buffers[0] if len(buffers) == 1 else dr.concat(buffers)
         self.quadrics = Quadrics(quadrics) if quadrics else None
-        self.edge_count = self.topology.size if self.topology else 0
+        self.edge_count = topology.size
+        self.has_edges = topology.size > 0
         self.size = self.edge_count + (self.quadrics.size if self.quadrics else 0)
 
     def grad_enabled(self) -> bool:
@@ -157,7 +183,6 @@ class Silhouettes:
     def all_edges(self) -> tuple[mi.Point3f, mi.Vector3f, mi.Vector3f, mi.Vector3f, mi.UInt32]:
         """Start, edge vector, vectors to the opposite vertices, flags; of every mesh edge, detached."""
         t = self.topology
-        assert t is not None
         with dr.suspend_grad():
             a = self.vertex(t.start)
             return (
@@ -168,6 +193,31 @@ class Silhouettes:
                 t.flags,
             )
 
+    def follow(self, hit: mi.PreliminaryIntersection3f, p: mi.Point3f, active: mi.Bool) -> mi.Point3f:
+        """The point of a surface that was hit, attached so that it keeps its place on the surface.
+
+        Args:
+            hit: (N,) what was hit.
+            p: (N,) where; detached.
+        """
+        number = dr.reinterpret_array(mi.UInt32, hit.shape)
+        offset = dr.gather(mi.UInt32, self.topology.shape_offset, number, active)
+        on_mesh = active & dr.gather(mi.Bool, self.topology.shape_is_mesh, number, active)
+        result = mi.Point3f(dr.detach(p))
+        if self.has_edges:
+            corner = 3 * (offset + hit.prim_index)
+            v = [self.vertex(dr.gather(mi.UInt32, self.topology.faces, corner + i, on_mesh), on_mesh) for i in range(3)]
+            b = dr.detach(hit.prim_uv)
+            here = v[0] * (1 - b.x - b.y) + v[1] * b.x + v[2] * b.y
+            result = dr.replace_grad(result, mi.Point3f(dr.select(on_mesh, mi.Vector3f(here), mi.Vector3f(result))))
+        if self.quadrics is not None:
+            other = active & ~on_mesh
+            matrix = self.quadrics.matrix(offset, other)
+            local = mi.Transform4f(dr.detach(matrix)).inverse() @ mi.Point3f(dr.detach(p))
+            here = mi.Transform4f(matrix) @ mi.Point3f(dr.detach(local))
+            result = dr.replace_grad(result, mi.Point3f(dr.select(other, mi.Vector3f(here), mi.Vector3f(result))))
+        return mi.Point3f(result)
+
     def sample(self, index: mi.UInt32, t: mi.Float, view: View) -> CurvePoint:
         """The point at parameter t of a curve element.
 
@@ -177,8 +227,7 @@ class Silhouettes:
             view: from where the silhouette is seen, per lane or for all.
         """
         on_mesh = mi.Bool(index < self.edge_count)
-        if self.topology is None:
-            assert self.quadrics is not None
+        if not self.has_edges:
             return self._on_quadric(index, t, view, mi.Bool(True))
         if self.quadrics is None:
             return self._on_edge(index, t, view, mi.Bool(True))
@@ -193,9 +242,53 @@ class Silhouettes:
             crease=pick(first.crease, second.crease),
         )
 
+    @staticmethod
+    def lune(e: mi.Vector3f, c0: mi.Vector3f, c1: mi.Vector3f, flags: mi.UInt32) -> tuple[mi.Float, mi.Vector3f]:
+        """The angle of the line directions, about the edge, from which it is a silhouette; and where they begin.
+
+        Seen along the edge, a line through it leaves both faces on one side unless it runs through the sector between them.
+        """
+        t = dr.normalize(e)
+        f0, f1 = dr.normalize(c0 - t * dr.dot(t, c0)), dr.normalize(c1 - t * dr.dot(t, c1))
+        between = dr.atan2(dr.norm(dr.cross(f0, f1)), dr.dot(f0, f1))
+        whole = ((flags & (OPEN | NON_MANIFOLD)) != 0) | ~dr.isfinite(between)
+        return dr.select(whole, dr.pi, dr.pi - between), mi.Vector3f(dr.select(whole, f0, f1))
+
+    def sample_direction(self, index: mi.UInt32, sample: mi.Point2f, active: mi.Bool) -> tuple[mi.Vector3f, mi.Float]:
+        """A direction from which a curve element is a silhouette, and its density per solid angle (0 if there is none)."""
+        with dr.suspend_grad():
+            uniform = mi.warp.square_to_uniform_sphere(sample)
+            density = mi.Float(dr.inv_four_pi)
+            if not self.has_edges:
+                return uniform, density
+            t = self.topology
+            on_mesh = active & (index < self.edge_count)
+            at = lambda array: dr.gather(mi.UInt32, array, index, on_mesh)
+            a = self.vertex(at(t.start), on_mesh)
+            e = mi.Vector3f(self.vertex(at(t.end), on_mesh) - a)
+            c0 = mi.Vector3f(self.vertex(at(t.opposite), on_mesh) - a)
+            c1 = mi.Vector3f(self.vertex(at(t.opposite_other), on_mesh) - a)
+            angle, first = self.lune(e, c0, c1, at(t.flags))
+            axis = dr.normalize(e)
+            # From the second face to the opposite of the first, in the sense that turns away from the first
+            turn = dr.normalize(c0 - axis * dr.dot(axis, c0))
+            side = mi.Vector3f(dr.cross(axis, first))
+            side = mi.Vector3f(dr.mulsign(side, -dr.dot(side, turn)))
+            number = 2 * sample.y
+            back = number >= 1
+            sin, cos = dr.sincos((number - dr.select(back, 1, 0)) * angle)
+            z = 1 - 2 * sample.x
+            r = dr.safe_sqrt(1 - dr.square(z))
+            lune = z * axis + r * (cos * first + sin * side)
+            lune = mi.Vector3f(dr.select(back, -lune, lune))
+            # dσ = dz dφ, over z in [-1, 1] and twice the angle
+            lune_density = dr.select(angle > 0, dr.rcp(4 * angle), 0)
+            if self.quadrics is None:
+                return lune, lune_density
+            return mi.Vector3f(dr.select(on_mesh, lune, uniform)), dr.select(on_mesh, lune_density, density)
+
     def _on_edge(self, index: mi.UInt32, t: mi.Float, view: View, active: mi.Bool) -> CurvePoint:
         topology = self.topology
-        assert topology is not None
         at = lambda array: dr.gather(mi.UInt32, array, index, active)
         flags = at(topology.flags)
         # A seam stores the edge twice: let both copies carry half of the derivative.

@@ -1,0 +1,62 @@
+"""The last step of every boundary term: a motion, what it is worth, and the film."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import drjit as dr
+import mitsuba as mi
+
+from .film import FilmSplat
+
+
+def nothing(film: FilmSplat, mode: dr.ADMode) -> mi.TensorXf | None:
+    """The answer of a term in which nothing moves: a black image in forward mode."""
+    if mode != dr.ADMode.Forward:
+        return None
+    return film.image(mi.Point2f(0), mi.Spectrum(0), mi.Float(0), dr.zeros(mi.Ray3f).wavelengths)
+
+
+def deliver(
+    mode: dr.ADMode,
+    film: FilmSplat,
+    u: mi.Point2f,
+    motion: mi.Float,
+    value: Any,
+    scale: mi.Float,
+    grad_in: mi.TensorXf | None,
+    alpha: mi.Float | None = None,
+    wavelengths: Any = None,
+) -> mi.TensorXf | None:
+    """Splat value · scale · (derivative of motion), or propagate its adjoint into motion.
+
+    Args:
+        u: (N,) film positions.
+        motion: (N,) attached; only its derivative matters.
+        value: (N,) spectra.
+        scale: (N,) what all channels are multiplied with, zero for lanes that do not count.
+        grad_in: adjoint image in backward mode.
+        alpha: (N,) the same as value for coverage.
+
+    Returns:
+        The derivative image in forward mode.
+    """
+    with dr.resume_grad():
+        moves = dr.grad_enabled(motion)
+    if not moves:
+        return nothing(film, mode)
+    alpha = mi.Float(0) if alpha is None else alpha
+    wavelengths = dr.zeros(mi.Ray3f).wavelengths if wavelengths is None else wavelengths
+    if mode == dr.ADMode.Forward:
+        with dr.resume_grad():
+            δmotion = dr.detach(dr.forward_to(motion, flags=dr.ADFlag.ClearInterior))
+        weight = scale * δmotion
+        δvalue = value * weight
+        fine = dr.all(dr.isfinite(δvalue)) & (weight != 0)
+        return film.image(u, dr.select(fine, δvalue, 0), dr.select(fine, alpha * weight, 0), wavelengths)
+    adjoint, δalpha = film.adjoint(u, wavelengths, grad_in)
+    weight = (dr.sum(adjoint * value) + δalpha * alpha) * scale
+    weight = dr.select(dr.isfinite(weight) & (scale != 0), weight, 0)
+    with dr.resume_grad():
+        dr.backward_from(motion * weight, flags=dr.ADFlag.ClearInterior)
+    return None

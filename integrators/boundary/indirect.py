@@ -1,0 +1,182 @@
+"""Boundary term of visibility between surfaces: segments x_S – x_B – x_D anywhere beyond the camera ray.
+
+In the space of lines, the segments that pass an occluder's outline in direction ω form a curve for every ω, and light is
+gained or lost where that outline moves relative to the segment:
+
+    dI_j = − ∫_S² dσ(ω) ∫_outline(ω) W_j(x_S, ω) L(x_D → x_S) |dx_B/dt × ω| v_n dt                      (E8)
+    v_n  = n · ( ẋ_B − (1 − s) ẋ_S − s ẋ_D ),   s = |x_B − x_S| / |x_D − x_S|                           (E1)
+
+n points away from the occluder. x_D keeps its place on its surface, so only the background side counts: an occluder's own
+rim does not move in its own coordinates. x_S likewise, except where the camera sees it directly: there it slides along
+the camera ray, whose film position is fixed.
+
+Two ways of drawing the line, each for a part of the light, so that nothing is counted twice:
+- to a light: L is the emission of a sampled light vertex y; only for x_S that the camera sees after at least one bounce,
+  since directly seen receivers belong to `shadow`.
+- freely: L is what x_D reflects, without its own emission; ω is drawn among the directions from which the edge is a
+  silhouette.
+
+Source: Zhang, Miller, Yan, Gkioulekas, Zhao 2020, section 5, with the velocity of both ends.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import drjit as dr
+import mitsuba as mi
+
+from .camera import FilmMap
+from .deliver import deliver
+from .distribution import Discrete, stratified
+from .film import FilmSplat
+from .importance import Connection, importance_walk
+from .lights import NUDGE, Lights, arriving, unshadowed
+from .shadow import ShadowCurves, scene_size
+from .silhouettes import CurvePoint, Silhouettes
+from .stream import Stream
+from .view import View
+
+
+def near_end(
+    scene: mi.Scene, curves: Silhouettes, point: CurvePoint, ω: mi.Vector3f, size: mi.Float, active: mi.Bool
+) -> tuple[mi.Point3f, mi.Vector3f, mi.SurfaceInteraction3f, mi.Point3f]:
+    """x_S: what the line through a curve point hits in direction −ω.
+
+    Returns:
+        The start of the line, just clear of the occluder; the outward normal n; x_S detached, ready for a walk; and x_S
+        attached to its surface.
+    """
+    outward = point.outward(ω)
+    start = mi.Point3f(dr.detach(point.p) + outward * (NUDGE * size))
+    ray = mi.Ray3f(start, -ω)
+    hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
+    si = hit.compute_surface_interaction(ray, mi.RayFlags.All, active)
+    with dr.resume_grad():
+        attached = curves.follow(hit, si.p, active)
+    return start, outward, dr.detach(si), attached
+
+
+def segment_motion(
+    camera: FilmMap,
+    point: CurvePoint,
+    outward: mi.Vector3f,
+    near: mi.Point3f,
+    near_n: mi.Normal3f,
+    far_p: mi.Point3f,
+    at_infinity: mi.Bool,
+    link: Connection,
+) -> mi.Float:
+    """Attached n · (x_B − point of the segment x_S x_D beside it); its derivative is v_n of (E1)."""
+    # Seen directly: the near end slides along the camera ray of its film position, on its tangent plane
+    ray, _ = camera.ray(link.u, link.aperture)
+    n = mi.Vector3f(near_n)
+    slid = ray.o + ray.d * (dr.dot(n, mi.Vector3f(near - ray.o)) / dr.dot(n, ray.d))
+    x_S = mi.Point3f(dr.select(link.bounces == 0, mi.Vector3f(slid), mi.Vector3f(near)))
+    to_B = dr.norm(dr.detach(mi.Vector3f(point.p - near)))
+    span = dr.select(at_infinity, 1, dr.norm(dr.detach(mi.Vector3f(far_p - near))))
+    along = dr.select(at_infinity, mi.Vector3f(far_p), mi.Vector3f(far_p - x_S))
+    beside = mi.Vector3f(x_S) + dr.detach(to_B / span) * along
+    motion = dr.dot(dr.detach(outward), mi.Vector3f(point.p) - beside)
+    return dr.select(dr.isfinite(motion), motion, 0)
+
+
+def indirect_shadow_term(
+    integrator: Any,
+    mode: dr.ADMode,
+    scene: mi.Scene,
+    curves: Silhouettes,
+    lights: Lights,
+    sensor: mi.Sensor,
+    seed: Any,
+    spp: int,
+    grad_in: mi.TensorXf | None,
+) -> mi.TensorXf | None:
+    """One launch of (E8) towards lights, for receivers that the camera sees after at least one bounce."""
+    film, camera = FilmSplat(sensor), FilmMap(sensor)
+    count = film.pixels * spp
+    with dr.suspend_grad():
+        size = scene_size(scene)
+        where = ShadowCurves(curves, lights)
+        random = Stream(seed, dr.arange(mi.UInt32, count))
+        light, index, t, probability = where.sample(stratified(count, random.next_1d()))
+        active = probability > 0
+        with dr.resume_grad():
+            y = lights.sample(light, random.next_2d(), active)
+            point = curves.sample(index, t, y.view())
+        active &= point.silhouette & (y.density > 0)
+        p_B, p_y = dr.detach(mi.Point3f(point.p)), dr.detach(mi.Point3f(y.p))
+        ω = dr.select(y.far, mi.Vector3f(p_y), dr.normalize(mi.Vector3f(p_y - p_B)))
+        start, outward, si, near = near_end(scene, curves, point, ω, size, active)
+        active &= si.is_valid()
+        at_B = dr.zeros(mi.SurfaceInteraction3f, count)
+        at_B.p = p_B
+        L, _ = arriving(y, at_B, active)
+        active &= dr.any(L != 0)
+        active &= unshadowed(scene, y, start, size, active)
+        link = importance_walk(
+            scene, camera, film, random, si, ω, 1, integrator.max_depth - 2, integrator.rr_depth, active
+        )
+        with dr.resume_grad():
+            motion = segment_motion(camera, point, outward, near, si.n, y.p, y.far, link)
+        value = link.weight * L * dr.norm(dr.cross(point.tangent, ω))
+        scale = dr.select(active, -dr.rcp(probability * mi.Float(dr.opaque(mi.Float, count))), 0)
+        return deliver(mode, film, link.u, motion, value, scale, grad_in)
+
+
+class LineCurves:
+    """Curve elements for lines of any direction: by length times the share of directions that see a silhouette."""
+
+    def __init__(self, curves: Silhouettes) -> None:
+        parts = []
+        with dr.suspend_grad():
+            if curves.has_edges:
+                _, e, c0, c1, flags = curves.all_edges()
+                parts.append(dr.norm(e) * curves.lune(e, c0, c1, flags)[0] / dr.pi)
+            if curves.quadrics is not None:
+                parts.append(dr.two_pi * curves.quadrics.bounds()[1])
+        self.choice = Discrete(parts[0] if len(parts) == 1 else dr.concat(parts))
+
+
+def indirect_term(
+    integrator: Any,
+    mode: dr.ADMode,
+    scene: mi.Scene,
+    curves: Silhouettes,
+    sensor: mi.Sensor,
+    seed: Any,
+    spp: int,
+    grad_in: mi.TensorXf | None,
+) -> mi.TensorXf | None:
+    """One launch of (E8) for light that x_D reflects."""
+    film, camera = FilmSplat(sensor), FilmMap(sensor)
+    count = film.pixels * spp
+    with dr.suspend_grad():
+        size = scene_size(scene)
+        where = LineCurves(curves)
+        random = Stream(seed, dr.arange(mi.UInt32, count))
+        index, t, probability = where.choice.sample(stratified(count, random.next_1d()))
+        active = probability > 0
+        ω, density = curves.sample_direction(index, random.next_2d(), active)
+        with dr.resume_grad():
+            point = curves.sample(index, t, View(mi.Point3f(ω), mi.Bool(True)))
+        active &= point.silhouette & (density > 0)
+        start, outward, si, near = near_end(scene, curves, point, ω, size, active)
+        active &= si.is_valid()
+        ray = mi.Ray3f(start, ω)
+        hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
+        active &= hit.is_valid()
+        seen = hit.compute_surface_interaction(ray, mi.RayFlags.All, active)
+        link = importance_walk(
+            scene, camera, film, random, si, ω, 0, integrator.max_depth - 3, integrator.rr_depth, active
+        )
+        active &= dr.any(link.weight != 0)
+        with dr.resume_grad():
+            far = curves.follow(hit, seen.p, active)
+            motion = segment_motion(camera, point, outward, near, si.n, far, mi.Bool(False), link)
+        scale = dr.select(active, -dr.rcp(probability * density * mi.Float(dr.opaque(mi.Float, count))), 0)
+        dr.eval(ray, random, link, active, scale, seen)
+        L, _ = integrator.radiance(scene, random, mi.RayDifferential3f(ray), link.bounces + 1, active)
+        L -= seen.emitter(scene, active).eval(seen, active)
+        value = link.weight * L * dr.norm(dr.cross(point.tangent, ω))
+        return deliver(mode, film, link.u, motion, value, scale, grad_in)
