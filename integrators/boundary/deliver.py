@@ -49,7 +49,7 @@ def deliver(
     wavelengths = dr.zeros(mi.Ray3f).wavelengths if wavelengths is None else wavelengths
     if mode == dr.ADMode.Forward:
         with dr.resume_grad():
-            δmotion = dr.detach(dr.forward_to(motion, flags=dr.ADFlag.ClearInterior))
+            δmotion = dr.detach(dr.forward_to(motion, flags=dr.ADFlag.ClearNone))
         weight = scale * δmotion
         δvalue = value * weight
         fine = dr.all(dr.isfinite(δvalue)) & (weight != 0)
