@@ -6,16 +6,21 @@ at any step and two runs with one seed see the same noise.
 
 from __future__ import annotations
 
+import re
 import time
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ..errors import EnvironmentFault
 from .problem import PreparedView, Problem
-from .rendering import FrozenProgram, Samples
+from .rendering import PASS_SAMPLES, FrozenProgram, Samples
 from .weights import PILOT, NoiseMap
 
+#: What Dr.Jit, CUDA and the C++ library say.
+_OUT_OF_MEMORY = re.compile(r"out of memory|bad_alloc|could not allocate|allocation failed", re.IGNORECASE)
 _PRIMAL_A, _PRIMAL_B, _ADJOINT, _ORDER = range(4)
 
 
@@ -79,6 +84,7 @@ class Objective:
         self.images: dict[str, Any] = {}
         self.noise: dict[str, NoiseMap] = {v.view.name: NoiseMap() for v in problem.fitted}
         self.weights = {v.view.name: v.target.weight for v in problem.fitted}
+        self._pass_samples = PASS_SAMPLES
         self._programs: dict[tuple[str, Samples], FrozenProgram] = {}
 
     @property
@@ -141,17 +147,29 @@ class Objective:
     def _one(
         self, latent: np.ndarray, view: PreparedView, index: int, step: int, spp: int | None, total: Evaluation
     ) -> tuple[float, float, np.ndarray, int, int]:
+        seeds = [derive_seed(self.seed, step, index, purpose) for purpose in (_PRIMAL_A, _PRIMAL_B, _ADJOINT)]
+        samples = self.problem.plan(view, spp, self._pass_samples)
+        try:
+            loss, spread, bad, gradient, image, noise = self._launch(latent, view, samples, seeds)
+        except (RuntimeError, MemoryError) as error:
+            self._save_memory(error)
+            return self._one(latent, view, index, step, spp, total)
+        self.images[view.view.name] = image
+        if self.problem.loss.by_noise:
+            self.noise[view.view.name].add(noise)
+        total.samples += samples.total * view.view.width * view.view.height
+        return loss, spread, gradient, bad, seeds[2]
+
+    def _launch(
+        self, latent: np.ndarray, view: PreparedView, samples: Samples, seeds: list[int]
+    ) -> tuple[float, float, int, np.ndarray, Any, Any]:
         import drjit as dr
         import mitsuba as mi
 
-        problem = self.problem
-        samples = problem.plan(view, spp)
-        seeds = [derive_seed(self.seed, step, index, purpose) for purpose in (_PRIMAL_A, _PRIMAL_B, _ADJOINT)]
-        program = self._program(view, samples)
+        problem, target = self.problem, view.target
         leaves = problem.set_latent(latent, view.lit)
         problem.aim(view)
-        target = view.target
-        loss, spread, bad, image, noise = program(
+        loss, spread, bad, image, noise = self._program(view, samples)(
             problem.scene.mi,
             problem.scene.params,
             view.sensor,
@@ -160,11 +178,28 @@ class Objective:
             target.exposure,
             [dr.opaque(mi.UInt32, s) for s in seeds],
         )
-        gradient = np.concatenate([_gradient(leaf) for leaf in leaves])
-        self.images[view.view.name] = image
-        self.noise[view.view.name].add(noise)
-        total.samples += samples.total * view.view.width * view.view.height
-        return loss, spread, gradient, bad, seeds[2]
+        return loss, spread, bad, np.concatenate([_gradient(leaf) for leaf in leaves]), image, noise
+
+    def _save_memory(self, error: BaseException) -> None:
+        """After running out of memory: smaller passes, once.
+
+        Raises:
+            EnvironmentFault: it happened again; or `error` itself when it is about something else.
+        """
+        chain = [error]
+        while chain[-1].__cause__ is not None:
+            chain.append(chain[-1].__cause__)
+        if not any(isinstance(e, MemoryError) or _OUT_OF_MEMORY.search(str(e)) for e in chain):
+            raise error
+        if self._pass_samples < PASS_SAMPLES:
+            raise EnvironmentFault(
+                f"out of memory even with {self._pass_samples} samples a pass",
+                remedy="use smaller images, fewer views a step or a machine with more memory",
+            ) from error
+        self._pass_samples //= 8
+        self._programs.clear()
+        text = f"out of memory: samples are rendered in passes of {self._pass_samples} from now on"
+        warnings.warn(text, stacklevel=2)
 
     def _program(self, view: PreparedView, samples: Samples) -> FrozenProgram:
         key = (view.shape, samples)

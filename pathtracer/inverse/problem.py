@@ -18,7 +18,7 @@ from ..errors import InputError, UsageError, nearest_names
 from .lighting import Switchboard, find_emitters, require_light
 from .losses import Loss, make_loss
 from .parameters import Parameter, Unknown, resolve, to_device
-from .rendering import Samples, Target
+from .rendering import PASS_SAMPLES, Samples, Target
 
 if TYPE_CHECKING:
     from ..scenes import Scene
@@ -194,11 +194,11 @@ class Problem:
             image = self.scene.render(spp=spp, seed=seed, sensor=prepared.sensor, integrator=self.integrator)
         return image * np.float32(prepared.view.exposure)
 
-    def plan(self, prepared: PreparedView, spp: int | None = None) -> Samples:
-        """The samples of one step of a view."""
+    def plan(self, prepared: PreparedView, spp: int | None = None, limit: int = PASS_SAMPLES) -> Samples:
+        """The samples of one step of a view, in passes of at most `limit`."""
         adjoint = spp or self.spp
         primal = max(2, round(adjoint * self.primal_spp / self.spp))
-        return Samples.plan(primal, adjoint, prepared.view.width * prepared.view.height)
+        return Samples.plan(primal, adjoint, prepared.view.width * prepared.view.height, limit)
 
     # -- checks -----------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import pytest
 from tiny_scenes import corner, reference
 
 from pathtracer.capture import View
-from pathtracer.errors import Diverged
+from pathtracer.errors import Diverged, EnvironmentFault
 from pathtracer.inverse import Estimation, Parameter, Problem, estimate
 from pathtracer.inverse.objective import Objective
 
@@ -162,3 +162,34 @@ def test_held_out_views_are_rendered_but_do_not_pull() -> None:
     result = estimate(both, iterations=30)
     assert result.heldout == ["other"] and set(result.images) == {"front", "other"}
     assert result.losses["front"] < 1e-3 < result.losses["other"]
+
+
+def test_running_out_of_memory_means_smaller_passes_once_and_then_a_clear_error(monkeypatch) -> None:
+    objective = Objective(problem(16), seed=1)
+    launch, failures = objective._launch, 1
+
+    def scarce(*arguments):
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise RuntimeError("jit_malloc(): out of memory! Could not allocate 17179869184 bytes")
+        return launch(*arguments)
+
+    monkeypatch.setattr(objective, "_launch", scarce)
+    with pytest.warns(UserWarning, match="out of memory: samples are rendered in passes"):
+        assert objective.evaluate(objective.start, 0).finite
+    failures = 1
+    with pytest.raises(EnvironmentFault, match="even with"):
+        objective.evaluate(objective.start, 1)
+
+
+def test_passes_give_the_same_loss_and_gradient_as_one_launch() -> None:
+    problem_ = problem(16, spp=16)
+    whole, split = Objective(problem_, seed=1), Objective(problem_, seed=1)
+    split._pass_samples = 16 * 16 * 4
+    a, b = ([o.evaluate(o.start, k) for k in range(12)] for o in (whole, split))
+    assert split.problem.plan(problem_.fitted[0], None, 1024).passes == 4
+    for what in ("loss", "gradient"):
+        x, y = (np.array([getattr(e, what) for e in es]) for es in (a, b))
+        error = np.sqrt((x.var(axis=0, ddof=1) + y.var(axis=0, ddof=1)) / len(x))
+        assert np.all(np.abs(x.mean(axis=0) - y.mean(axis=0)) < 4.5 * error)
