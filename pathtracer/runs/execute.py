@@ -202,7 +202,7 @@ def _export(problem: Problem, result: Result, folder: RunFolder) -> Path:
     from ..scenes.export import export_scene, verify_export
 
     path = export_scene(problem.scene, result.values, folder.result)
-    check = verify_export(problem.scene, path)
+    check = verify_export(problem.scene, path, result.values)
     result.info["export"] = {"file": str(path), "mean_difference": check.mean, "noise": check.noise}
     return path
 

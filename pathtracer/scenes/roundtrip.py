@@ -85,7 +85,8 @@ def verify_export(
     Args:
         scene: the scene that was exported.
         path: the exported XML file, or its folder.
-        values: the exported values; set for the comparison, then set back. None: `scene.params` holds them already.
+        values: the exported values; they are set in a fresh copy of the scene, so that whatever else was changed in
+            `scene.params` (lights that are switched off) does not matter. None: `scene` as it stands.
         spp: samples per pixel; 0 chooses by the size of the film.
         seed: of both renders.
         timeout: seconds for the new process.
@@ -101,12 +102,13 @@ def verify_export(
     sensors = min(len(scene.mi.sensors()), 4)
     integrator = _stock_integrator(scene)
     theirs = _render_in_new_process(path, integrator, spp, seed, sensors, timeout)
-    before = _set(scene, values or {})
-    try:
-        ours = [_render(scene, integrator, i, spp, seed) for i in range(sensors)]
-        other = [_render(scene, integrator, i, spp, seed + 1) for i in range(sensors)]
-    finally:
-        _set(scene, before)
+    if values is not None:
+        scene = scene.fresh()
+        for key, value in values.items():
+            scene.params[key] = to_scene_value(value, scene.params[key])
+        scene.params.update()
+    ours = [_render(scene, integrator, i, spp, seed) for i in range(sensors)]
+    other = [_render(scene, integrator, i, spp, seed + 1) for i in range(sensors)]
     for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         if a.shape != b.shape:
             raise InputError(f"stock Mitsuba renders sensor {i} with shape {b.shape}, we with {a.shape}", where=path)
@@ -137,17 +139,6 @@ def _render(scene: Scene, integrator: dict[str, Any], sensor: int, spp: int, see
 
     image = mi.render(scene.mi, sensor=sensor, integrator=mi.load_dict(integrator), spp=spp, seed=seed)
     return np.array(image, dtype=np.float64)
-
-
-def _set(scene: Scene, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Set parameters and return what they were."""
-    before = {}
-    for key, value in values.items():
-        before[key] = type(scene.params[key])(scene.params[key])
-        scene.params[key] = to_scene_value(value, scene.params[key])
-    if values:
-        scene.params.update()
-    return before
 
 
 def to_scene_value(value: Any, like: Any) -> Any:

@@ -176,6 +176,18 @@ class Scene:
             activate()
         return cls(scene_graph.from_dict(description))
 
+    def fresh(self) -> Scene:
+        """The same scene with the values of the file; what was set in `params` is gone, reloaded textures stay."""
+        return Scene(
+            self.graph,
+            path=self.path,
+            defines=self.defines,
+            warnings=self.warnings,
+            source=self.source,
+            files=self.files,
+            replaced=self.replaced,
+        )
+
     def _instantiate(self) -> None:
         import mitsuba as mi
 

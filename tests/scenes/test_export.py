@@ -196,6 +196,9 @@ def test_verification_rejects_an_export_that_lost_a_parameter(everything: Path, 
     scene = differentiable(everything)
     path = export_scene(scene, {}, tmp_path / "out")
     assert verify_export(scene, path).agrees
+    scene.params["sky.scale"] = 0.0  # as for a picture in which only some lights are lit
+    scene.params.update()
+    assert verify_export(scene, path, {}).agrees
     with pytest.raises(InputError, match="shows another image than ours"):
         verify_export(scene, path, {"ball.to_world": np.eye(4)})
 
