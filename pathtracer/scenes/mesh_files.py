@@ -137,9 +137,9 @@ def _read_ply(data: bytes, fault: _Fault) -> MeshArrays:
                 raise fault("has vertices without x, y and z")
             vertices = np.stack([columns[axis] for axis in "xyz"], axis=1).astype(np.float64)
         elif element.name == "face":
-            lists = [columns[n] for n in ("vertex_index", "vertex_indices") if n in columns]
+            lists = [columns[n] for n, _, length in element.properties if length and n.startswith("vertex_ind")]
             if not lists:
-                raise fault("has faces without vertex_index or vertex_indices")
+                raise fault("has faces without a list vertex_index or vertex_indices")
             faces = lists[0].astype(np.int64).reshape(-1, 3)
     if vertices is None or faces is None:
         raise fault("has no " + ("vertices" if vertices is None else "faces"))

@@ -389,6 +389,7 @@ def test_a_black_environment_warns(tmp_path: Path) -> None:
             "1 vertices that are NaN or infinite, the first is vertex 1",
         ),
         ("a.ply", ply(TRIANGLE + "\n1 1 0", "4 0 1 2 3", v=4), r"a face with 4 corners \(face 0\); triangulate it"),
+        ("a.ply", ply(TRIANGLE, "0 1 2").replace("list uchar int", "int"), "faces without a list vertex_index"),
         ("a.ply", ply(TRIANGLE, "3 0 one 2"), "no number among its elements 'face'"),
         ("a.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", "points at vertex 9 in line 4, but only 3 stand before it"),
         ("a.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 0\n", "points at vertex 0 in line 4"),
