@@ -144,10 +144,7 @@ class BoundMotion:
     """
 
     def __init__(self, motion: Motion, scene: Any, params: Any) -> None:
-        steps = (
-            replace(s, kind=s.kind or natural_kind(s.key, params[s.key])) if s.key in params else s
-            for s in motion.steps
-        )
+        steps = (_resolved(s, params[s.key]) if s.key in params else s for s in motion.steps)
         self.motion = motion = Motion(tuple(steps))
         self.scene = scene
         self.params = params
@@ -221,6 +218,17 @@ class BoundMotion:
         finally:
             mi.set_log_level(level)
             self.restore()
+
+
+def _resolved(step: Step, value: Any) -> Step:
+    """The step with everything said that was left to defaults."""
+    kind = step.kind or natural_kind(step.key, value)
+    argument = step.argument
+    if kind in ("translate", "rotate"):
+        argument = _axis(step, kind)
+    elif kind == "random":
+        argument = argument or (0.0,)
+    return replace(step, kind=kind, argument=argument)
 
 
 @dataclass
