@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from pathtracer.capture.headers import SUFFIXES, ImageHeader, read_header
 from pathtracer.errors import InputError, StorageFault, UsageError, nearest_names
+from pathtracer.runtime.threads import file_threads
 
 FloatArray = npt.NDArray[np.float32]
 COLORS = ("auto", "linear", "srgb")
@@ -167,7 +168,8 @@ def _decode(path: Path, header: ImageHeader) -> npt.NDArray[Any]:
         elif header.kind == "png" and header.bits == 16:
             import mitsuba as mi  # Pillow reduces 16-bit colour to 8 bits
 
-            samples = np.array(mi.Bitmap(str(path)))
+            with file_threads():
+                samples = np.array(mi.Bitmap(str(path)))
         else:
             samples = _decode_pillow(path)
     except InputError:
@@ -202,7 +204,8 @@ def _decode_tiff(path: Path) -> npt.NDArray[Any]:
 def _decode_float(path: Path, header: ImageHeader) -> npt.NDArray[Any]:
     import mitsuba as mi
 
-    bitmap: Any = mi.Bitmap(str(path))
+    with file_threads():
+        bitmap: Any = mi.Bitmap(str(path))
     samples = np.array(bitmap, dtype=np.float32)
     if samples.ndim == 2:
         samples = samples[..., None]
@@ -267,7 +270,8 @@ def write_image(path: str | Path, array: npt.ArrayLike, color: str = "auto") -> 
             if kind == "hdr":
                 data = _three(data)
             try:
-                mi.Bitmap(np.ascontiguousarray(data)).write(str(temporary))
+                with file_threads():
+                    mi.Bitmap(np.ascontiguousarray(data)).write(str(temporary))
             except RuntimeError as error:
                 raise StorageFault(f"cannot be written: {error}", path) from error
         else:
@@ -306,7 +310,8 @@ def write_channels(path: str | Path, channels: Mapping[str, npt.ArrayLike]) -> P
     bitmap = mi.Bitmap(np.ascontiguousarray(np.stack(planes, axis=-1)), channel_names=list(channels))
     with atomic_path(path) as temporary:
         try:
-            bitmap.write(str(temporary))
+            with file_threads():
+                bitmap.write(str(temporary))
         except RuntimeError as error:
             raise StorageFault(f"cannot be written: {error}", path) from error
     return path

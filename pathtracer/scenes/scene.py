@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, UsageError, nearest_names
+from ..runtime.threads import file_threads
 from . import graph as scene_graph
 from .bindings import Binding, find_bindings
 from .checks import SceneReport, check_scene, translate_error
@@ -193,7 +194,7 @@ class Scene:
 
         folder = self.path.parent if self.path else Path.cwd()
         try:
-            with scene_graph.resolving(folder):
+            with scene_graph.resolving(folder), file_threads():
                 self.mi, self.objects = scene_graph.instantiate(self.graph)
         except RuntimeError as error:
             raise translate_error(error, self.path) from error

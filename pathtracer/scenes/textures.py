@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from pathtracer.capture.headers import MAX_PIXELS, ImageHeader, read_header
 from pathtracer.errors import InputError
+from pathtracer.runtime.threads import file_threads
 
 #: Kinds that Mitsuba's bitmap loader reads and Pillow can check.
 _PILLOW_KINDS = ("PNG", "JPEG", "BMP", "TGA", "PPM")
@@ -131,7 +132,8 @@ def _decode(path: Path, header: ImageHeader) -> npt.NDArray[np.float32] | None:
         import mitsuba as mi
 
         try:
-            samples = np.array(mi.Bitmap(str(path)), dtype=np.float32)
+            with file_threads():
+                samples = np.array(mi.Bitmap(str(path)), dtype=np.float32)
         except RuntimeError as error:
             raise InputError(f"cannot be decoded, it seems truncated or damaged: {_last_line(error)}", path) from None
         samples = samples[..., None] if samples.ndim == 2 else samples
@@ -178,4 +180,5 @@ def write_texels(path: Path, data: npt.NDArray[Any]) -> None:
     array = np.ascontiguousarray(data, dtype=np.float32)
     if array.ndim == 2:
         array = array[..., None]
-    mi.Bitmap(array).write(str(path))
+    with file_threads():
+        mi.Bitmap(array).write(str(path))
