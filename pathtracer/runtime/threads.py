@@ -11,8 +11,8 @@ from contextlib import contextmanager
 def file_threads() -> Iterator[None]:
     """At least one worker thread while Mitsuba decodes or encodes files.
 
-    With a thread count of 1 (`-t 1`, `--deterministic`) there is none, and Mitsuba 3.9.1 then waits for its OpenEXR tasks
-    for ever. Files do not depend on the order in which their blocks are processed, so results stay the same bits.
+    With a thread count of 1 (`-t 1`, `--deterministic`) there is none, and Mitsuba 3.9.1 then waits for its OpenEXR
+    tasks for ever. Files do not depend on the order in which their blocks are processed: results stay the same bits.
     """
     drjit = sys.modules.get("drjit")
     count = drjit.thread_count() if drjit is not None else 2
