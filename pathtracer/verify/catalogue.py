@@ -119,7 +119,7 @@ CASES: tuple[Case, ...] = (
     _case("seen-sphere-lamp-moves", "lamp", _POSE, _I, _P, shape="sphere"),
     # --- cut-outs
     _case("cut-out-moves", "mask", _POSE, _I, _P),
-    _case("soft-cut-out-texels", "mask", "object.bsdf.opacity.data", _I, filter="bilinear"),
+    _case("soft-cut-out-texels", "mask", "object.bsdf.opacity.data", _I, filter="bilinear", cut="soft.exr"),
     # --- the camera
     _case("camera-plane-moves", "plane", "camera.to_world translate:x", _I, quick=True),
     _case("camera-plane-turns", "plane", "camera.to_world rotate:y", _I),

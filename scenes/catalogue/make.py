@@ -105,6 +105,7 @@ def write_textures() -> None:
     cut = np.ones((4, 4, 1))
     cut[1, 1:3] = cut[2, 2] = 0
     write("cutout.exr", cut)
+    write("soft.exr", rng.uniform(0.2, 0.8, (4, 4, 1)))  # opacities away from 0 and 1, where Mitsuba clamps
     y, x = np.mgrid[0:8, 0:8] / 8 * 2 * np.pi
     normal = np.stack([0.25 * np.sin(x), 0.25 * np.cos(y), np.ones_like(x)], axis=-1)
     write("normals.exr", 0.5 + 0.5 * normal / np.linalg.norm(normal, axis=-1, keepdims=True))
