@@ -1,56 +1,147 @@
-"""Path replay plus boundary sampling: the derivative of path-traced images whatever moves."""
+"""Path replay plus boundary sampling: the derivative of a path-traced image, whatever moves.
+
+    dI_j = interior (path_replay)
+         + primary    silhouettes, creases and rims on the film                               (E4)
+         + shadow     edges of shadows on receivers that the camera sees, as curves on the film (E7)
+         + indirect   segments between surfaces further along the path                         (E8)
+
+Each term covers the discontinuities of one kind of path segment, so nothing is counted twice: the camera segment; the
+segment from a directly seen receiver to a light; every other segment. Boundary and interior use one parametrisation:
+film coordinates are fixed, the first hit slides along its camera ray, all later vertices and light samples keep their
+place on their surface. Silhouettes of static shapes take part, because a segment moves with its ends.
+
+Unbiased up to the offset of the two rays beside a film curve (a few thousandths of a pixel). Not covered, and said so
+by
+an error or a warning: discontinuities seen through perfect mirrors and smooth glass, shapes without known
+silhouettes, jumps of textures without interpolation; and, undetected, the moving intersection curve of two surfaces
+that pass through each other. Derivation: docs/theory/edge_sampling.md.
+
+Sources: Li, Aittala, Durand, Lehtinen 2018; Zhang, Miller, Yan, Gkioulekas, Zhao 2020 (path-space boundary integral).
+"""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
+import drjit as dr
 import mitsuba as mi
 
+from .boundary.deliver import nothing
+from .boundary.film import FilmSplat
 from .boundary.indirect import indirect_shadow_term, indirect_term
 from .boundary.lights import Lights
+from .boundary.limits import boundary_limits
 from .boundary.primary import primary_term
 from .boundary.shadow import shadow_term
 from .boundary.silhouettes import Silhouettes, Topology
+from .errors import GradientWarning
 from .path_replay import PathReplay
 
 
 class EdgeSampling(PathReplay):
-    """Mitsuba plugin `edge_sampling`."""
+    """Mitsuba plugin `edge_sampling`: a path tracer whose derivatives include visibility.
+
+    Properties (besides those of `path_replay`), samples per pixel of the crop, spread over curves instead of pixels;
+    0 takes the `spp` of the call:
+        primary_spp: for what the camera sees directly.
+        shadow_spp: for shadow edges on receivers that the camera sees.
+        indirect_spp: for visibility further along the path, for each of its two ways of sampling.
+        primary, shadow, indirect: whether the term is estimated at all (default true).
+
+    Raises (when differentiated):
+        UnsupportedGradient: geometry moves in a scene with a shape, sensor or light whose boundaries are not known.
+    """
 
     def __init__(self, props: mi.Properties) -> None:
         super().__init__(props)
         self.primary_spp = int(props.get("primary_spp", 0))
-        self.primary = bool(props.get("primary", True))
         self.shadow_spp = int(props.get("shadow_spp", 0))
-        self.shadow = bool(props.get("shadow", True))
         self.indirect_spp = int(props.get("indirect_spp", 0))
+        self.primary = bool(props.get("primary", True))
+        self.shadow = bool(props.get("shadow", True))
         self.indirect = bool(props.get("indirect", True))
         self._topology: Topology | None = None
+        self._warned: set[str] = set()
 
     def derivative_terms(self, params: Any) -> list[tuple[Any, int]]:
+        """Interior and boundary terms that are on; see `ReplayIntegrator.derivative_terms`."""
         terms = super().derivative_terms(params)
         if self.primary:
-            terms.append((self.primary_boundary, self.primary_spp))
+            terms.append((self._boundary(self._primary), self.primary_spp))
         if self.shadow and self.max_depth >= 2:
-            terms.append((self.shadow_boundary, self.shadow_spp))
+            terms.append((self._boundary(self._shadow), self.shadow_spp))
         if self.indirect and self.max_depth >= 3:
-            terms.append((self.indirect_shadow_boundary, self.indirect_spp))
-            terms.append((self.indirect_boundary, self.indirect_spp))
+            terms.append((self._boundary(self._indirect_shadow), self.indirect_spp))
+            terms.append((self._boundary(self._indirect), self.indirect_spp))
         return terms
 
-    def curves(self, scene: mi.Scene) -> Silhouettes:
-        curves = Silhouettes(scene, self._topology)
-        self._topology = curves.topology
-        return curves
+    def _boundary(self, term: Any) -> Any:
+        """Wrap a boundary term: skipped while nothing moves, refused where its geometry is not known."""
 
-    def primary_boundary(self, mode, scene, params, sensor, seed, spp, grad_in):
-        return primary_term(self, mode, scene, self.curves(scene), sensor, seed, spp, grad_in)
+        def guarded(
+            mode: dr.ADMode,
+            scene: mi.Scene,
+            params: Any,
+            sensor: mi.Sensor,
+            seed: Any,
+            spp: int,
+            grad_in: mi.TensorXf | None,
+        ) -> mi.TensorXf | None:
+            moving_camera = camera_moves(sensor)
+            if not moving_camera and not geometry_moves(scene):
+                return nothing(FilmSplat(sensor), mode)
+            for code, message, remedy in boundary_limits(scene):
+                if code not in self._warned:
+                    self._warned.add(code)
+                    warnings.warn(GradientWarning(code, message, remedy), stacklevel=2)
+            curves = Silhouettes(scene, self._topology)
+            self._topology = curves.topology
+            if curves.size == 0:
+                return nothing(FilmSplat(sensor), mode)
+            return term(mode, scene, curves, sensor, seed, spp, grad_in)
 
-    def shadow_boundary(self, mode, scene, params, sensor, seed, spp, grad_in):
-        return shadow_term(self, mode, scene, self.curves(scene), Lights(scene), sensor, seed, spp, grad_in)
+        return guarded
 
-    def indirect_shadow_boundary(self, mode, scene, params, sensor, seed, spp, grad_in):
-        return indirect_shadow_term(self, mode, scene, self.curves(scene), Lights(scene), sensor, seed, spp, grad_in)
+    # Each term draws its own numbers: correlated terms would not be wrong, but their noise would add up.
 
-    def indirect_boundary(self, mode, scene, params, sensor, seed, spp, grad_in):
-        return indirect_term(self, mode, scene, self.curves(scene), sensor, seed, spp, grad_in)
+    def _primary(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
+        return primary_term(self, mode, scene, curves, sensor, _mix(seed, 1), *rest)
+
+    def _shadow(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
+        lights = Lights(scene)
+        if lights.size == 0:
+            return nothing(FilmSplat(sensor), mode)
+        return shadow_term(self, mode, scene, curves, lights, sensor, _mix(seed, 2), *rest)
+
+    def _indirect_shadow(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
+        lights = Lights(scene)
+        if lights.size == 0:
+            return nothing(FilmSplat(sensor), mode)
+        return indirect_shadow_term(self, mode, scene, curves, lights, sensor, _mix(seed, 3), *rest)
+
+    def _indirect(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
+        return indirect_term(self, mode, scene, curves, sensor, _mix(seed, 4), *rest)
+
+
+def _mix(seed: Any, term: int) -> mi.UInt32:
+    """A seed of its own for each term."""
+    return mi.sample_tea_32(mi.UInt32(seed), mi.UInt32(0x9E3779B9 * term & 0xFFFFFFFF))[0]
+
+
+def camera_moves(sensor: mi.Sensor) -> bool:
+    """Whether the sensor's own parameters carry derivatives (its film apart)."""
+    values = mi.traverse(sensor)
+    own = (key for key in values.keys() if not key.startswith("film."))
+    return any(dr.grad_enabled(values[key]) for key in own)
+
+
+def geometry_moves(scene: mi.Scene) -> bool:
+    """Whether a shape, or the place of a delta light, carries derivatives."""
+    if any(shape.parameters_grad_enabled() for shape in scene.shapes()):
+        return True
+    delta = (e for e in scene.emitters() if mi.has_flag(e.flags(), mi.EmitterFlags.Delta))
+    places = (
+        values[key] for e in delta for values in [mi.traverse(e)] for key in ("position", "to_world") if key in values
+    )
+    return any(dr.grad_enabled(place) for place in places)

@@ -30,7 +30,8 @@ class Discrete:
             number: (N,) in [0, 1).
 
         Returns:
-            The index, the number stretched to [0, 1) within the item, and the item's probability (0 if all weights are).
+            The index, the number stretched to [0, 1) within the item, and the item's probability (0 if all weights
+            are).
         """
         target = number * self.total
         index = dr.binary_search(

@@ -1,7 +1,8 @@
 """Splatting boundary contributions on the film, and the adjoint of that.
 
 A pixel is a weighted mean over the film domain, I_j = ∫ h_j L / ∫ h_j. The numerator's derivative is splatted with the
-film's reconstruction filter; the denominator does not depend on the scene and is integrated here numerically over the part
+film's reconstruction filter; the denominator does not depend on the scene and is integrated here numerically over the
+part
 of the domain where camera samples fall: the crop, plus the filter's border if the film asks for `sample_border`.
 Neither the number of lanes nor the size of the border enters.
 """

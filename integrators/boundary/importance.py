@@ -1,11 +1,11 @@
 """From a surface point to the camera: the importance that a boundary segment's near end carries, by a random walk.
 
 The walk starts at x_S, which receives light from direction ω, and moves away from the light as a light path would; each
-vertex is connected to the camera. One connection per walk is kept, by weighted reservoir sampling, because the far end of
-the boundary segment must know how many segments the near side used.
+vertex is connected to the camera. One connection per walk is kept, by weighted reservoir sampling, because the far
+end of the boundary segment must know how many segments the near side used.
 
-Shading normals: the path tracer weighs incoming light by the cosine with the shading normal, whereas the geometric cosine
-belongs to the change of measure, so every vertex carries cos_s(ω)/cos_g(ω) (Veach 1997, section 5.3).
+Shading normals: the path tracer weighs incoming light by the cosine with the shading normal, whereas the geometric
+cosine belongs to the change of measure, so every vertex carries cos_s(ω)/cos_g(ω) (Veach 1997, section 5.3).
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class Connection:
 
     Attributes:
         u: (N,) film position.
-        weight: (N,) importance in pixels per unit area and solid angle, over the probability of keeping this connection.
+        weight: (N,) importance in pixels per unit area and solid angle, over the probability of keeping this
+            connection.
         bounces: (N,) vertices between x_S and the one that was connected; 0 if x_S itself was.
         aperture: (N,) point of the unit disc, for a thin lens.
     """

@@ -1,18 +1,18 @@
 """Boundary term of visibility between surfaces: segments x_S – x_B – x_D anywhere beyond the camera ray.
 
-In the space of lines, the segments that pass an occluder's outline in direction ω form a curve for every ω, and light is
-gained or lost where that outline moves relative to the segment:
+In the space of lines, the segments that pass an occluder's outline in direction ω form a curve for every ω, and light
+is gained or lost where that outline moves relative to the segment:
 
     dI_j = − ∫_S² dσ(ω) ∫_outline(ω) W_j(x_S, ω) L(x_D → x_S) |dx_B/dt × ω| v_n dt                      (E8)
     v_n  = n · ( ẋ_B − (1 − s) ẋ_S − s ẋ_D ),   s = |x_B − x_S| / |x_D − x_S|                           (E1)
 
-n points away from the occluder. x_D keeps its place on its surface, so only the background side counts: an occluder's own
-rim does not move in its own coordinates. x_S likewise, except where the camera sees it directly: there it slides along
-the camera ray, whose film position is fixed.
+n points away from the occluder. x_D keeps its place on its surface, so only the background side counts: an occluder's
+own rim does not move in its own coordinates. x_S likewise, except where the camera sees it directly: there it slides
+along the camera ray, whose film position is fixed.
 
 Two ways of drawing the line, each for a part of the light, so that nothing is counted twice:
-- to a light: L is the emission of a sampled light vertex y; only for x_S that the camera sees after at least one bounce,
-  since directly seen receivers belong to `shadow`.
+- to a light: L is the emission of a sampled light vertex y; only for x_S that the camera sees after at least one
+  bounce, since directly seen receivers belong to `shadow`.
 - freely: L is what x_D reflects, without its own emission; ω is drawn among the directions from which the edge is a
   silhouette.
 

@@ -1,8 +1,8 @@
 """Points on the lights, followed by derivatives: the far end y of a shadow boundary.
 
-A light vertex is a position that stays with its emitter (point, spot, projector, a point of an area light) or a direction
-at infinity (directional light; environment, whose directions are fixed in the world). That is the parametrisation of the
-interior term, so a boundary must use it too.
+A light vertex is a position that stays with its emitter (point, spot, projector, a point of an area light) or a
+direction at infinity (directional light; environment, whose directions are fixed in the world). That is the
+parametrisation of the interior term, so a boundary must use it too.
 """
 
 from __future__ import annotations

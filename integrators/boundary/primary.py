@@ -3,8 +3,8 @@
     dI_j = Σ_curves ∫ h_j(u) [L(u − εn) − L(u + εn)] n·u̇ |du| ,   u(t, θ) the projected curve            (E4)
 
 With n = perp(du/dt)/|du/dt| the length cancels: a sample is ΔL · perp(du/dt)·u̇ / p(t). ΔL is the difference of two
-camera rays that are traced to the full depth with the same random numbers, so flat shading, creases, textures, emitters,
-transparency and the background need no cases. Unbiased up to ε (a small fraction of a pixel).
+camera rays that are traced to the full depth with the same random numbers, so flat shading, creases, textures,
+emitters, transparency and the background need no cases. Unbiased up to ε (a small fraction of a pixel).
 
 Source: Li, Aittala, Durand, Lehtinen 2018, section 3; formula in docs/theory/edge_sampling.md.
 """

@@ -1,8 +1,8 @@
 """Boundary term of light that arrives directly at what the camera sees: the edges of shadows, as curves on the film.
 
-Fix a point y of a light. The direct light that y alone contributes is a function on the film that jumps where the line from
-y touches a silhouette x_B and continues to the receiver X. As θ changes, that curve moves over the film, whoever moved:
-occluder, receiver, light or camera.
+Fix a point y of a light. The direct light that y alone contributes is a function on the film that jumps where the
+line from y touches a silhouette x_B and continues to the receiver X. As θ changes, that curve moves over the film,
+whoever moved: occluder, receiver, light or camera.
 
     X(t, θ)  = line y(θ) x_B(t, θ)  ∩  tangent plane of the receiver at X, following it                  (E6)
     dI_j     = ∫ dy ∫ h_j(u) [C_y(u − εn) − C_y(u + εn)] n·u̇ |du| ,   u = film position of X              (E7)
@@ -11,7 +11,8 @@ C_y(u) is the contribution of y alone to the camera ray through u, with its shad
 lights are sampled by area, environments by direction. Unbiased up to ε; one-dimensional, hence of low variance, for
 delta lights.
 
-Source: design of this project; the planar special case is in Loubet et al. 2019, section 3.2 (there by reparametrisation).
+Source: design of this project; the planar special case is in Loubet et al. 2019, section 3.2 (there by
+    reparametrisation).
 """
 
 from __future__ import annotations

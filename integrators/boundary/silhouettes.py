@@ -3,8 +3,8 @@
 A curve element is one welded mesh edge, or one sphere, disk or cylinder. `Silhouettes.sample` turns (element, t) into a
 world point that follows its shape, the curve's tangent, and a vector that points into the occluder.
 
-By the envelope theorem a smooth shape's silhouette moves, along its normal, exactly as the surface point that lies on it
-at the moment (E2); so the attached point of a sphere is simply that material point.
+By the envelope theorem a smooth shape's silhouette moves, along its normal, exactly as the surface point that lies on
+it at the moment (E2); so the attached point of a sphere is simply that material point.
 """
 
 from __future__ import annotations
@@ -246,7 +246,8 @@ class Silhouettes:
     def lune(e: mi.Vector3f, c0: mi.Vector3f, c1: mi.Vector3f, flags: mi.UInt32) -> tuple[mi.Float, mi.Vector3f]:
         """The angle of the line directions, about the edge, from which it is a silhouette; and where they begin.
 
-        Seen along the edge, a line through it leaves both faces on one side unless it runs through the sector between them.
+        Seen along the edge, a line through it leaves both faces on one side unless it runs through the sector between
+        them.
         """
         t = dr.normalize(e)
         f0, f1 = dr.normalize(c0 - t * dr.dot(t, c0)), dr.normalize(c1 - t * dr.dot(t, c1))
@@ -255,7 +256,7 @@ class Silhouettes:
         return dr.select(whole, dr.pi, dr.pi - between), mi.Vector3f(dr.select(whole, f0, f1))
 
     def sample_direction(self, index: mi.UInt32, sample: mi.Point2f, active: mi.Bool) -> tuple[mi.Vector3f, mi.Float]:
-        """A direction from which a curve element is a silhouette, and its density per solid angle (0 if there is none)."""
+        """A direction from which a curve element is a silhouette, and its density per solid angle (0: there is none)."""
         with dr.suspend_grad():
             uniform = mi.warp.square_to_uniform_sphere(sample)
             density = mi.Float(dr.inv_four_pi)
