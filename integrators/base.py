@@ -118,6 +118,7 @@ class ReplayIntegrator(ADIntegrator):
             launches = self.passes(sensor, seed, spp_term or spp)
             for pass_seed, pass_spp in launches:
                 image: Any = term(dr.ADMode.Forward, scene, params, sensor, pass_seed, pass_spp, None)
+                image /= len(launches)
                 if len(terms) * len(launches) > 1:
                     dr.eval(image)
                 total = image if total is None else total + image

@@ -234,6 +234,29 @@ def test_many_samples_are_split_into_launches() -> None:
     assert launches[0][0] == 7 and len({int(np.asarray(seed).item()) for seed, _ in launches}) == 3
 
 
+def test_several_launches_are_averaged_in_both_modes(monkeypatch) -> None:
+    from integrators import base
+
+    scene = mi.load_dict(wall_scene(), optimize=False)
+    params = mi.traverse(scene)
+    integrator = mi.load_dict({"type": "path_replay", "max_depth": 2})
+    bound = Motion.parse("light.intensity.value").bind(scene, params)
+
+    def derivatives() -> tuple[float, float]:
+        with bound.attached(forward=True):
+            forward = float(np.mean(np.array(integrator.render_forward(scene, params, seed=1, spp=64))))
+        with bound.attached(forward=False) as theta:
+            adjoint = dr.full(mi.TensorXf, 1 / (12 * 12 * 3), (12, 12, 3))
+            integrator.render_backward(scene, params, adjoint, seed=1, spp=64)
+            return forward, float(np.array(dr.grad(theta)).item())
+
+    once = derivatives()
+    monkeypatch.setattr(base, "PASS_SPP", 16)
+    assert len(integrator.passes(scene.sensors()[0], 1, 64)) == 4
+    # Only the place within the pixel is random, which the mean hardly notices
+    np.testing.assert_allclose(derivatives(), once, rtol=0.01)
+
+
 def test_a_single_kind_of_sample_is_dropped_and_counted_when_it_is_not_finite() -> None:
     pixels = np.full((4, 4, 3), 0.5, dtype=np.float32)
     scene_dict = wall_scene("constant")
