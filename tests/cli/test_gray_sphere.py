@@ -104,4 +104,4 @@ def test_a_photograph_that_was_left_out_is_predicted_better_than_any_other_resem
     for view in views.values():
         held.result = view.target
         others.append(held.error())
-    assert error is not None and error < 0.9 * min(o for o in others if o is not None)
+    assert error is not None and error < 0.6 * min(o for o in others if o is not None)
