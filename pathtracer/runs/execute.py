@@ -117,6 +117,8 @@ def execute(job: Job, base: Path, out: Path, observer: Observer, resume: bool = 
             folder.truncate_history(found.step)
             state = found.state
         else:
+            if folder.replaced:
+                observer.note(f"the earlier run in {folder.path} was replaced")
             folder.write_job(job.to_toml())
         estimation = build_estimation(job, problem, state)
         folder.write_state("running", {"solver": estimation.choice})

@@ -37,6 +37,8 @@ class RunFolder:
     Args:
         path: the folder; made when absent.
         fresh: whether the run starts from nothing: earlier history, checkpoints and results are then removed.
+    Attributes:
+        replaced: whether an earlier run was in it and had to go.
     Raises:
         UsageError: another process works in it, or it holds files that are not those of a run.
         StorageFault: it cannot be made or written.
@@ -46,6 +48,7 @@ class RunFolder:
         self.path = Path(path)
         self._fresh = fresh
         self._history: IO[str] | None = None
+        self.replaced = fresh and (self.path / JOB).exists()
         with storage(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         if fresh and not (self.path / JOB).exists():

@@ -217,11 +217,11 @@ def test_the_room_of_others_is_recovered_to_two_percent(shared_data: Path, tmp_p
     path = shared_data / "third_party" / "cbox.xml"
     if not path.is_file():
         pytest.skip(f"needs {path}")
-    scene = load_scene(path, res=96)
+    scene = load_scene(path, res=48)
     write_image(tmp_path / "photo.exr", scene.render(spp=2048, seed=777))
     light = next(k for k in scene.params.keys() if k.endswith("radiance.value"))  # noqa: SIM118
     truth = {k: np.array(scene.params[k]).ravel() for k in ("red.reflectance.value", "green.reflectance.value", light)}
-    command = ["estimate", str(path), "--target", str(tmp_path / "photo.exr"), "-D", "res=96", "--spp", "8", "--json"]
+    command = ["estimate", str(path), "--target", str(tmp_path / "photo.exr"), "-D", "res=48", "--spp", "8", "--json"]
     command += ["--loss", "noise_weighted", "-o", str(tmp_path / "run")]
     for key in truth:
         command += ["--wrt", key]
