@@ -46,14 +46,13 @@ class ViewReport:
         weight = np.ones(square.shape) if self.mask is None else self.mask
         return float(np.sqrt((square * weight).sum() / weight.sum()))
 
-    def psnr(self) -> float | None:
-        """Peak signal-to-noise ratio of the result in dB, the peak being the largest weighted value of the target."""
+    def psnr(self, white: float = 1.0) -> float | None:
+        """Peak signal-to-noise ratio of the result in dB; the peak is the value that the picture shows as white.
+
+        Not the largest value: one lamp in view would flatter every picture of a dim room.
+        """
         error = self.error()
-        if error is None or error <= 0:
-            return None
-        inside = self.target if self.mask is None else self.target[self.mask > 0]
-        peak = float(inside.max())
-        return 20 * float(np.log10(peak / error)) if peak > 0 else None
+        return 20 * float(np.log10(white / error)) if error is not None and error > 0 else None
 
 
 @dataclass

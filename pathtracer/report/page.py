@@ -240,7 +240,8 @@ def _view(view: ViewReport, difference_scale: float) -> dict[str, Any]:
     scale = display_scale(view.target)
     shape = f"{view.target.shape[1]} × {view.target.shape[0]} pixels"
     exposure = "" if scale == 1 else f", shown {scale:.3g} times as bright"
-    error, start, psnr = view.error(), view.error("start"), view.psnr()
+    error, start = view.error(), view.error("start")
+    psnr = view.psnr(1 / display_scale(view.target))
     caption = shape + exposure
     if view.lit is not None:
         caption += f"; lit by {', '.join(view.lit)}"
@@ -274,7 +275,8 @@ def _view(view: ViewReport, difference_scale: float) -> dict[str, Any]:
 
 
 def _view_row(view: ViewReport) -> dict[str, str]:
-    error, start, psnr = view.error(), view.error("start"), view.psnr()
+    error, start = view.error(), view.error("start")
+    psnr = view.psnr(1 / display_scale(view.target))
     return {
         "name": view.name,
         "use": "prediction" if view.holdout else "fit",
