@@ -2,7 +2,7 @@
 
 For one motion and one estimator three things are compared, each an equivalence test on independent replicates:
 
-    slope       ⟨g, w⟩ against ⟨f, w⟩, w an independent pilot of the reference f: one number for the whole image.
+    slope       ⟨g, w⟩ against ⟨f, w⟩, w a blurred independent pilot of the reference f: one number for the image.
                 Weights from other seeds keep noise of the reference out of the product, so the slope is not attenuated.
     blocks      sums over a grid of blocks, per channel: errors that cancel over the image do not cancel here.
     backward    the gradient for a random adjoint image u against ⟨u, f⟩, and against ⟨u, g⟩ of the forward mode
@@ -259,7 +259,9 @@ def compare(
                 # Someone else's estimator may raise anything; that is a finding about it, told with its first cause
                 result.verdict, result.reason = Verdict.FAIL, f"{bound.motion}: raised {first_cause(error)}"
                 break
-            if grow_reference:
+            if grow_reference and any(t.systematic > t.margin / 4 for t in result.decisive):
+                reference.refine()
+            elif grow_reference:
                 reference.grow(reference.spp)
             result.tests = _tests(gradient, reference, adjoint, settings, alpha, bound.scale)
             broken = _not_finite(gradient)
@@ -297,18 +299,33 @@ def _adjoint_image(pilot: np.ndarray, seed: int) -> np.ndarray:
     """A random u that the derivative does not average away: the pilot under random gains, plus white noise."""
     rng = np.random.default_rng(seed + 17)
     size = float(np.sqrt(np.mean(pilot**2))) or 1.0
-    return pilot / size * rng.uniform(0.5, 1.5, pilot.shape) + 0.2 * rng.standard_normal(pilot.shape)
+    rough = pilot / size * rng.uniform(0.5, 1.5, pilot.shape) + 0.2 * rng.standard_normal(pilot.shape)
+    return _smooth(rough)
+
+
+def _smooth(image: np.ndarray) -> np.ndarray:
+    """Blur by 1.5 pixels.
+
+    A pixel's value has a kink in θ whenever an edge crosses its border, where no extrapolation in ε helps; sums with
+    smooth weights have none. With weights as sharp as the image the slope came out up to 12 % too large.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    return np.asarray(gaussian_filter(image, sigma=(1.5, 1.5, 0)))
 
 
 def _blocks(images: np.ndarray, count: int) -> tuple[list[str], np.ndarray]:
-    """Sums over a grid of blocks: names and (replicates, blocks × channels)."""
-    names, sums = [], []
-    for i, row in enumerate(np.array_split(images, min(count, images.shape[1]), axis=1)):
-        for j, cell in enumerate(np.array_split(row, min(count, images.shape[2]), axis=2)):
-            for c in range(images.shape[3]):
-                names.append(f"block {i},{j} c{c}")
-                sums.append(cell[..., c].sum((1, 2)))
-    return names, np.stack(sums, axis=1)
+    """Sums over a grid of blocks with blurred borders: names and (replicates, blocks × channels)."""
+    height, width, channels = images.shape[1:]
+    names, weights = [], []
+    for i, rows in enumerate(np.array_split(np.arange(height), min(count, height))):
+        for j, columns in enumerate(np.array_split(np.arange(width), min(count, width))):
+            weight = np.zeros((height, width, 1))
+            weight[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = 1
+            weights.append(_smooth(weight)[..., 0])
+            names += [f"block {i},{j} c{c}" for c in range(channels)]
+    sums = np.einsum("nhwc,bhw->nbc", images, np.stack(weights))
+    return names, sums.reshape(images.shape[0], -1)
 
 
 def _tests(
@@ -325,7 +342,7 @@ def _tests(
         absolute = tolerance * floor * float(np.sum(np.abs(weights)))
         tests.append(equivalence(x, y, tolerance, absolute, _step_bias(b), alpha, name))
 
-    w = reference.pilot
+    w = _smooth(reference.pilot)
     add("slope", np.sum(g * w, (1, 2, 3)), w, settings.tolerance)
     if gradient.backward is not None:
         add("backward", gradient.backward, u, settings.tolerance)
@@ -363,12 +380,12 @@ def _not_finite(gradient: Gradient) -> str:
 def _noisier(
     gradient: Gradient, reference: Reference, open_tests: list[Equivalence], u: np.ndarray, settings: Settings
 ) -> tuple[bool, bool]:
-    """Which side to double: each whose share of the noise in an open comparison is not small."""
+    """Which side to improve: each whose share of the noise in an open comparison is not small."""
     assert gradient.images is not None
     names, x = _blocks(gradient.images, settings.blocks)
     _, y = _blocks(reference.images, settings.blocks)
     columns = {name: (x[:, k], y[:, k]) for k, name in enumerate(names)}
-    w = reference.pilot
+    w = _smooth(reference.pilot)
     columns["slope"] = (np.sum(gradient.images * w, (1, 2, 3)), np.sum(reference.images * w, (1, 2, 3)))
     if gradient.backward is not None:
         columns["backward"] = (gradient.backward, np.sum(reference.images * u, (1, 2, 3)))
@@ -378,7 +395,8 @@ def _noisier(
             ours = True
             continue
         sx, sy = (float(np.std(s)) for s in columns[test.name])
-        ours, theirs = ours or sx >= 0.5 * sy, theirs or sy >= 0.5 * sx
+        ours = ours or sx >= 0.5 * sy
+        theirs = theirs or sy >= 0.5 * sx or test.systematic > test.margin / 4
     return ours, theirs
 
 

@@ -59,6 +59,7 @@ class Equivalence:
             reference included.
         p_equal: p-value of "the difference lies outside ± margin"; small means equal.
         p_different: p-value of "the difference lies inside ± margin"; small means different.
+        systematic: the bound of the reference's bias that was allowed for.
         inside: whether the difference of the plain means lies inside the margin.
     """
 
@@ -71,6 +72,7 @@ class Equivalence:
     p_equal: float
     p_different: float
     inside: bool
+    systematic: float = 0.0
 
     @property
     def difference(self) -> float:
@@ -130,6 +132,7 @@ def equivalence(
         p_equal,
         p_different,
         plain <= relative * abs(float(np.mean(y))) + absolute,
+        systematic,
     )
 
 
