@@ -5,12 +5,15 @@ Equations (E3)-(E5) of docs/theory/path_replay.md. Everything here has the value
 
 from __future__ import annotations
 
+from typing import Any
+
 import drjit as dr
 import mitsuba as mi
 
 #: Cosine below which a surface counts as seen edge-on.
 GRAZING = 1e-3
 FOLLOW = mi.RayFlags.All | mi.RayFlags.FollowShape
+SPECULAR = int(mi.BSDFFlags.DeltaReflection) | int(mi.BSDFFlags.DeltaTransmission)
 
 
 class SceneTraits:
@@ -26,13 +29,11 @@ class SceneTraits:
         sky = scene.environment()
         turning = {} if sky is None else {k: v for k, v in mi.traverse(sky) if k.rsplit(".", 1)[-1] == "to_world"}
         self.environment_turns = any(dr.grad_enabled(value) for value in turning.values())
-        bsdfs = [s.bsdf() for s in shapes if s.bsdf() is not None]
-        delta = mi.BSDFFlags.Delta  # null lobes included
-        self.has_delta_lobes = any(mi.has_flag(b.flags(), delta) for b in bsdfs)
-        self.masks = [b for b in bsdfs if b.class_name() == "MaskBSDF" and mi.has_flag(b.flags(), delta)]
-        plastics = [b for b in bsdfs if b.class_name() == "SmoothPlastic"]
-        self.plastics = [(b, mi.traverse(b)["eta"]) for b in plastics]
-        self.resample_lobes = any(mi.has_flag(b.flags(), delta) and b not in plastics for b in bsdfs)
+        bsdfs = list(dict.fromkeys(s.bsdf() for s in shapes if s.bsdf() is not None))
+        self.has_delta_lobes = any(mi.has_flag(b.flags(), mi.BSDFFlags.Delta) for b in bsdfs)  # null lobes included
+        specular = [b for b in bsdfs if int(b.flags()) & SPECULAR]
+        self.composites = [b for b in specular if _composite(b)]
+        self.resample_lobes = len(specular) > len(self.composites)
 
 
 def geometric_term(to_point: mi.Vector3f, si: mi.SurfaceInteraction3f) -> mi.Float:
@@ -141,18 +142,91 @@ def lobe_value(
     probability is the lobe itself, whatever the probability depends on.
     """
     null = active & mi.has_flag(bs.sampled_type, mi.BSDFFlags.Null)
-    lobe = weight = mi.Spectrum(1)
+    active = active & ~null
+    lobe = mi.Spectrum(1)
     if traits.resample_lobes:
-        again, weight = bsdf.sample(ctx, si, u1, u2, active & ~null)
+        again, weight = bsdf.sample(ctx, si, u1, u2, active)
         lobe = weight * again.pdf
-    for plastic, eta in traits.plastics:
+    for composite in traits.composites:
+        here = active & (bsdf == mi.BSDFPtr(composite))
+        lobe = dr.select(here, _composite_lobe(composite, ctx, si, u1, u2, here), lobe)
+    return dr.select(null, bsdf.eval_null_transmission(si, null), lobe)
+
+
+def _composite(bsdf: mi.BSDF) -> bool:
+    """Whether weight times probability is not the lobe of this material, or of one nested in it."""
+    if bsdf.class_name() == "TwoSidedBRDF":
+        return any(_composite(side) for side in nested(bsdf).values() if isinstance(side, mi.BSDF))
+    return bsdf.class_name() in ("SmoothPlastic", "BlendBSDF", "MaskBSDF")
+
+
+def _composite_lobe(
+    bsdf: mi.BSDF, ctx: mi.BSDFContext, si: mi.SurfaceInteraction3f, u1: mi.Float, u2: mi.Point2f, active: mi.Bool
+) -> mi.Spectrum:
+    """`lobe_value` of one material that is known when the kernel is traced, by descending to the lobe that was drawn.
+
+    A blend reports probabilities, and weights, into which it mixes the densities of its other lobes: what it renders is
+    that weight times the probability of choosing the lobe. A mask divides by a detached opacity, so that its weight
+    carries the derivative.
+    """
+    if not int(bsdf.flags()) & SPECULAR:
+        return mi.Spectrum(1)
+    inner = nested(bsdf)
+    kind = bsdf.class_name()
+    if kind == "BlendBSDF":
+        weight = bsdf.sample(ctx, si, u1, u2, active)[1]
+        return weight * _choice(bsdf, ctx, si, u1, u2, active)
+    if kind == "MaskBSDF":
+        opacity = dr.clip(inner["opacity"].eval_1(si, active), 0, 1)
+        return opacity * _composite_lobe(inner["nested_bsdf"], ctx, si, u1 / dr.detach(opacity), u2, active)
+    if kind == "TwoSidedBRDF":
+        front = mi.Frame3f.cos_theta(dr.detach(si.wi)) > 0
+        flipped = mi.SurfaceInteraction3f(si)
+        flipped.wi = mi.Vector3f(si.wi.x, si.wi.y, -si.wi.z)
+        a = _composite_lobe(inner["brdf_0"], ctx, si, u1, u2, active & front)
+        b = _composite_lobe(inner["brdf_1"], ctx, flipped, u1, u2, active & ~front)
+        return dr.select(front, a, b)
+    if kind == "SmoothPlastic":
         # Its selection probability carries derivatives that cancel here, but that Dr.Jit 1.5 cannot propagate forward
         coat = mi.Spectrum(1)
-        if "specular_reflectance" in str(mi.traverse(plastic)):
+        if "specular_reflectance" in inner:  # left at one, it is no attribute
             coat = bsdf.eval_attribute("specular_reflectance", si, active)
-        coat *= mi.fresnel(dr.abs(mi.Frame3f.cos_theta(si.wi)), eta)[0]
-        lobe = dr.select(bsdf == mi.BSDFPtr(plastic), coat, lobe)
-    for mask in traits.masks:
-        # Mask divides by a detached opacity, hence probability and weight both carry its derivative
-        lobe = dr.select(bsdf == mi.BSDFPtr(mask), weight, lobe)
-    return dr.select(null, bsdf.eval_null_transmission(si, null), lobe)
+        return coat * mi.fresnel(dr.abs(mi.Frame3f.cos_theta(si.wi)), mi.traverse(bsdf)["eta"])[0]
+    again, weight = bsdf.sample(ctx, si, u1, u2, active)
+    return weight * again.pdf
+
+
+def _choice(
+    bsdf: mi.BSDF, ctx: mi.BSDFContext, si: mi.SurfaceInteraction3f, u1: mi.Float, u2: mi.Point2f, active: mi.Bool
+) -> mi.Float:
+    """Attached probability of choosing the delta lobe that these numbers draw."""
+    if not int(bsdf.flags()) & SPECULAR:
+        return mi.Float(1)
+    if bsdf.class_name() == "BlendBSDF":
+        inner = nested(bsdf)
+        share = dr.clip(inner["weight"].eval_1(si, active), 0, 1)
+        w = dr.detach(share)
+        second = u1 <= w
+        a = _choice(inner["bsdf_0"], ctx, si, (u1 - w) / (1 - w), u2, active & ~second)
+        b = _choice(inner["bsdf_1"], ctx, si, u1 / w, u2, active & second)
+        return dr.select(second, share * b, (1 - share) * a)
+    if bsdf.class_name() == "MaskBSDF":
+        inner = nested(bsdf)
+        opacity = dr.clip(dr.detach(inner["opacity"].eval_1(si, active)), 0, 1)
+        return _choice(inner["nested_bsdf"], ctx, si, u1 / opacity, u2, active)
+    return bsdf.sample(ctx, si, u1, u2, active)[0].pdf
+
+
+def nested(node: mi.Object) -> dict[str, mi.Object]:
+    """The plugins that a plugin holds itself (materials, textures), by name."""
+
+    class Collect(mi.TraversalCallback):
+        def put(self, name: str, value: Any, _flags: Any, _type: Any = None) -> None:
+            if isinstance(value, mi.Object):
+                found[name] = value
+
+        put_object = put_value = put
+
+    found: dict[str, mi.Object] = {}
+    node.traverse(Collect())
+    return found

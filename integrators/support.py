@@ -15,6 +15,11 @@ _TABLE = (
     "use a principled material, or finite_difference",
 )
 
+_SUN = (
+    "Mitsuba does not track how its sun and sky turn, which would give a wrong gradient",
+    "use an envmap or a directional light, or finite_difference",
+)
+
 #: (class of the owner, name of the parameter) -> why it cannot be differentiated, what to do.
 _UNSUPPORTED: dict[tuple[str, str], tuple[str, str]] = {
     ("SmoothDielectric", "eta"): (
@@ -23,6 +28,13 @@ _UNSUPPORTED: dict[tuple[str, str], tuple[str, str]] = {
     ),
     ("RoughPlastic", "alpha"): _TABLE,
     ("RoughPlastic", "eta"): _TABLE,
+    ("SunskyEmitter", "to_world"): _SUN,
+    ("SunskyEmitter", "sun_direction"): _SUN,
+    ("TimedSunskyEmitter", "to_world"): _SUN,
+    ("Instance", "to_world"): (
+        "Mitsuba does not track the pose of an instance: its derivative would be zero",
+        "give the shape its own to_world instead of instancing it, or use finite_difference",
+    ),
 }
 
 _MEDIUM = (

@@ -170,6 +170,41 @@ def test_delta_and_null_lobes_agree_with_finite_differences(name: str) -> None:
     assert result.verdict is Verdict.PASS, result.reason
 
 
+@pytest.mark.parametrize("around", ["nothing", "twosided", "mask"])
+def test_share_of_a_mirror_in_a_blend_matches_its_closed_form(around: str) -> None:
+    """A surface seen along its normal under a sky of 1, with the share 1 - w of a mirror R and w of a paint a.
+
+    Mitsuba mixes value and density of the paint, a/π and 1/π, into the weight of the mirror's lobe, so that the surface
+    shows L(w) = (1 - w) ((1 - w) R + w a/π) / ((1 - w) + w/π) + w a.
+    """
+    R, a, w, opacity = 0.9, 0.2, 0.4, 0.5
+
+    def shown(w: float) -> float:
+        return (1 - w) * ((1 - w) * R + w * a / np.pi) / ((1 - w) + w / np.pi) + w * a
+
+    bsdf = {
+        "type": "blendbsdf", "weight": w,
+        "mirror": {"type": "conductor", "material": "none", "specular_reflectance": rgb(R, R, R)},
+        "paint": {"type": "diffuse", "reflectance": rgb(a, a, a)},
+    }  # fmt: skip
+    wrapped = {
+        "nothing": ("", bsdf),
+        "twosided": (".brdf_0", {"type": "twosided", "nested": bsdf}),
+        "mask": (".nested_bsdf", {"type": "mask", "opacity": opacity, "nested": bsdf}),
+    }
+    path, bsdf = wrapped[around]
+    scene = mi.load_dict({
+        "type": "scene", "sensor": camera(4, fov=1, to_world=T().look_at([0, 0, 4], [0, 0, 0], [0, 1, 0])),
+        "wall": {"type": "rectangle", "bsdf": bsdf}, "sky": {"type": "constant", "radiance": 1.0},
+    }, optimize=False)  # fmt: skip
+    integrator = mi.load_dict({"type": "path_replay", "max_depth": 3})
+    bound = Motion.parse(f"wall.bsdf{path}.weight.value").bind(scene, mi.traverse(scene))
+    with bound.attached(forward=True):
+        derivative = np.array(integrator.render_forward(scene, bound.params, seed=0, spp=4096))
+    exact = (shown(w + 1e-4) - shown(w - 1e-4)) / 2e-4 * (opacity if around == "mask" else 1)
+    assert np.mean(derivative) == pytest.approx(exact, rel=0.02)
+
+
 def test_furnace_matches_its_closed_form() -> None:
     """Inside a sphere that emits Le and reflects ρ, L = Le / (1 − ρ) and dL/dρ = Le / (1 − ρ)²."""
     rho, emitted = 0.5, 0.8
@@ -323,3 +358,16 @@ def test_a_stock_mitsuba_script_renders_and_differentiates_from_xml(tmp_path, re
     """)
     environment = os.environ | {"PYTHONPATH": str(repository)}
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=120, env=environment)
+
+
+@pytest.mark.parametrize("key", ["copy.to_world", "sun.to_world", "sun.sun_direction"])
+def test_poses_that_mitsuba_does_not_track_are_refused(key: str) -> None:
+    scene = mi.load_dict({
+        "type": "scene", "sensor": camera(4), "sun": {"type": "sunsky", "sun_direction": [0.3, 0.4, 0.85]},
+        "group": {"type": "shapegroup", "wall": {"type": "rectangle"}},
+        "copy": {"type": "instance", "group": {"type": "ref", "id": "group"}},
+    }, optimize=False)  # fmt: skip
+    bound = Motion.parse(f"{key} {'value' if 'direction' in key else 'rotate:y'}").bind(scene, mi.traverse(scene))
+    integrator = mi.load_dict({"type": "path_replay"})
+    with bound.attached(forward=True), pytest.raises(UnsupportedGradient, match=key):
+        integrator.render_forward(scene, bound.params, spp=1)
