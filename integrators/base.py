@@ -213,7 +213,8 @@ class ReplayIntegrator(ADIntegrator):
             with dr.resume_grad():
                 δhead = L * dr.grad(weight) + dr.grad(offset)
             value = δL * dr.detach(weight) + dr.select(dr.isfinite(δhead), δhead, 0)
-            return self._splat(film, pos, value, ray, valid | (head.length > 0), spp)
+            # What a ray hits does not change while visibility is fixed: the interior term has no part in the alpha channel
+            return self._splat(film, pos, value, ray, mi.Bool(False), spp)
 
     def camera_head(self, scene: mi.Scene, sampler: mi.Sampler, ray: mi.Ray3f, geometry: bool) -> SpecularChain:
         """Camera rays behind their perfectly specular bounces, which matter only where something moves."""
