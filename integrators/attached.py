@@ -29,7 +29,7 @@ class SceneTraits:
         sky = scene.environment()
         turning = {} if sky is None else {k: v for k, v in mi.traverse(sky) if k.rsplit(".", 1)[-1] == "to_world"}
         self.environment_turns = any(dr.grad_enabled(value) for value in turning.values())
-        bsdfs = list(dict.fromkeys(s.bsdf() for s in shapes if s.bsdf() is not None))
+        bsdfs = scene_bsdfs(scene)
         self.has_delta_lobes = any(mi.has_flag(b.flags(), mi.BSDFFlags.Delta) for b in bsdfs)  # null lobes included
         specular = [b for b in bsdfs if int(b.flags()) & SPECULAR]
         self.composites = [b for b in specular if _composite(b)]
@@ -215,6 +215,16 @@ def _choice(
         opacity = dr.clip(dr.detach(inner["opacity"].eval_1(si, active)), 0, 1)
         return _choice(inner["nested_bsdf"], ctx, si, u1 / opacity, u2, active)
     return bsdf.sample(ctx, si, u1, u2, active)[0].pdf
+
+
+def scene_bsdfs(scene: mi.Scene) -> list[mi.BSDF]:
+    """The material of every shape, once each; `scene.shapes()` lacks the shapes that are instanced."""
+    shapes = list(scene.shapes())
+    if any(shape.class_name() == "Instance" for shape in shapes):
+        for group in nested(scene).values():
+            if group.class_name().startswith("ShapeGroup"):
+                shapes += [part for part in nested(group).values() if isinstance(part, mi.Shape)]
+    return list(dict.fromkeys(shape.bsdf() for shape in shapes if shape.bsdf() is not None))
 
 
 def nested(node: mi.Object) -> dict[str, mi.Object]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import drjit as dr
 import mitsuba as mi
 
-from .attached import SceneTraits, lobe_value
+from .attached import SceneTraits, lobe_value, scene_bsdfs
 
 
 @dataclass
@@ -36,8 +36,7 @@ class SpecularChain:
 
 def purely_specular(scene: mi.Scene) -> bool:
     """Whether some surface may let a ray go on in one direction only."""
-    bsdfs = [shape.bsdf() for shape in scene.shapes()]
-    return any(b is not None and mi.has_flag(b.flags(), mi.BSDFFlags.Delta) for b in bsdfs)  # includes null lobes
+    return any(mi.has_flag(b.flags(), mi.BSDFFlags.Delta) for b in scene_bsdfs(scene))  # includes null lobes
 
 
 def trace_specular_chain(

@@ -8,6 +8,7 @@ from typing import Any
 import drjit as dr
 import mitsuba as mi
 
+from .attached import SPECULAR, scene_bsdfs
 from .errors import GradientWarning, UnsupportedGradient
 
 _TABLE = (
@@ -78,8 +79,7 @@ def require_supported(scene: mi.Scene, params: Any, integrator: Any) -> None:
 
 def warn_of_hidden_motion(scene: mi.Scene) -> None:
     """Say which part of the light is not followed when things move: caustics, mixtures of specular and other lobes."""
-    delta = int(mi.BSDFFlags.DeltaReflection) | int(mi.BSDFFlags.DeltaTransmission)
-    if any(shape.bsdf() is not None and int(shape.bsdf().flags()) & delta for shape in scene.shapes()):
+    if any(int(bsdf.flags()) & SPECULAR for bsdf in scene_bsdfs(scene)):
         warnings.warn(
             GradientWarning(
                 "specular-motion",

@@ -371,3 +371,23 @@ def test_poses_that_mitsuba_does_not_track_are_refused(key: str) -> None:
     integrator = mi.load_dict({"type": "path_replay"})
     with bound.attached(forward=True), pytest.raises(UnsupportedGradient, match=key):
         integrator.render_forward(scene, bound.params, spp=1)
+
+
+def test_an_instanced_mirror_has_its_derivative() -> None:
+    """A mirror of reflectance R under a sky of 1 shows R: the derivative is one."""
+    scene = mi.load_dict({
+        "type": "scene", "sensor": camera(4, fov=1), "sky": {"type": "constant", "radiance": 1.0},
+        "group": {
+            "type": "shapegroup",
+            "ball": {
+                "type": "sphere",
+                "bsdf": {"type": "conductor", "material": "none", "specular_reflectance": rgb(0.5, 0.5, 0.5)},
+            },
+        },
+        "copy": {"type": "instance", "group": {"type": "ref", "id": "group"}},
+    }, optimize=False)  # fmt: skip
+    bound = Motion.parse("group.ball.bsdf.specular_reflectance.value").bind(scene, mi.traverse(scene))
+    integrator = mi.load_dict({"type": "path_replay"})
+    with bound.attached(forward=True):
+        derivative = np.array(integrator.render_forward(scene, bound.params, spp=4))
+    np.testing.assert_allclose(derivative, 1, rtol=1e-4)
