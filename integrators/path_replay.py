@@ -209,7 +209,7 @@ class PathReplay(ReplayIntegrator):
                                 δo += dr.select(fine, δo_k, 0)
                                 δd += dr.select(fine, δd_k, 0)
                         else:
-                            δLo = dr.forward_to(Lo)
+                            δLo = mi.Spectrum(dr.forward_to(Lo))
                             fine &= dr.all(dr.isfinite(δLo))
                             δL += dr.select(fine, δLo, 0)
                 dropped[active & ~fine] += 1

@@ -355,6 +355,16 @@ def test_a_stock_mitsuba_script_renders_and_differentiates_from_xml(tmp_path, re
         assert dr.all(dr.grad(params[key]) > 0, axis=None)
         mi.set_variant("llvm_ad_mono" if "llvm" in mi.variant() else "cuda_ad_mono")
         assert "PathReplay" in str(mi.load_dict({"type": "path_replay"}))
+        mi.set_variant(mi.variant().replace("mono", "spectral"))
+        scene = mi.load_file("scene.xml", optimize=False)
+        params = mi.traverse(scene)
+        theta = mi.Float(0)
+        dr.enable_grad(theta)
+        params[key] = params[key] + theta
+        params.update()
+        dr.forward(theta, dr.ADFlag.ClearEdges)
+        tangent = mi.load_dict({"type": "path_replay"}).render_forward(scene, params, spp=4)
+        assert dr.all(dr.sum(tangent, axis=2) > 0, axis=None)
     """)
     environment = os.environ | {"PYTHONPATH": str(repository)}
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=120, env=environment)
