@@ -178,10 +178,14 @@ class Problem:
     def aim(self, prepared: PreparedView) -> None:
         """Set the camera of a view."""
         if prepared.pose is not None:
+            import drjit as dr
             import mitsuba as mi
 
             params = mi.traverse(prepared.sensor)
-            params["to_world"] = mi.Transform4f(prepared.pose)
+            # numbers, not NumPy's memory: see `to_device`
+            matrix = mi.Matrix4f(*prepared.pose.tolist())
+            dr.make_opaque(matrix)
+            params["to_world"] = mi.Transform4f(matrix)
             params.update()
 
     def render(self, prepared: PreparedView, latent: np.ndarray, spp: int, seed: int) -> np.ndarray:

@@ -8,8 +8,10 @@ film shape and sample count.
 
 from __future__ import annotations
 
+import gc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,7 +156,8 @@ class FrozenProgram:
     def _run(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         if self._recorded is not None:
             try:
-                result = self._recorded(*inputs)
+                with _no_collection():
+                    result = self._recorded(*inputs)
                 self._proven = True
                 return result
             except UnsupportedGradient:
@@ -175,6 +178,22 @@ class FrozenProgram:
                 )
                 return result
         return self._plain(*inputs)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python's garbage collector away.
+
+    Dr.Jit 1.5.0 aborts the process when a scene or a recorded function of an earlier estimation is destroyed while a
+    function is being recorded, and scenes, being part of cycles, die whenever the collector happens to run.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _scalar(value: Any) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 
@@ -134,7 +135,7 @@ def test_one_seed_gives_one_course_and_another_seed_another(one_thread) -> None:
     assert courses[0] == courses[1] != courses[2]
 
 
-def test_steps_replay_one_recording_with_little_overhead_over_the_kernels() -> None:
+def test_steps_replay_one_recording_with_little_overhead_over_the_kernels(lone_scene) -> None:
     import drjit as dr
 
     objective = Objective(problem(48, spp=16), seed=1)
@@ -193,3 +194,18 @@ def test_passes_give_the_same_loss_and_gradient_as_one_launch() -> None:
         x, y = (np.array([getattr(e, what) for e in es]) for es in (a, b))
         error = np.sqrt((x.var(axis=0, ddof=1) + y.var(axis=0, ddof=1)) / len(x))
         assert np.all(np.abs(x.mean(axis=0) - y.mean(axis=0)) < 4.5 * error)
+
+
+def test_the_garbage_collector_rests_while_a_step_is_recorded(monkeypatch) -> None:
+    # Dr.Jit aborts the process when a scene of an earlier estimation is collected during a recording
+    objective = Objective(problem(16), seed=1)
+    integrator = objective.problem.integrator
+    render, seen = integrator.render, []
+
+    def watched(*arguments, **options):
+        seen.append(gc.isenabled())
+        return render(*arguments, **options)
+
+    monkeypatch.setattr(integrator, "render", watched)
+    objective.evaluate(objective.start, 0)
+    assert seen and not any(seen) and gc.isenabled()
