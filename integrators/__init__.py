@@ -80,6 +80,14 @@ _ROWS = (
         summary="path replay plus boundary terms sampled on silhouettes",
         reference="Li, Aittala, Durand, Lehtinen 2018; Zhang et al. 2020",
     ),
+    Estimator(
+        name="warped_area",
+        factory="integrators.warped_area:WarpedArea",
+        handles=frozenset({"interior", "primary", "camera"}),
+        unbiased=False,
+        summary="path replay on a warped film: visibility as an area integral, a second opinion on edge_sampling",
+        reference="Bangaru, Li, Durand 2020; Loubet, Holzschuh, Jakob 2019",
+    ),
 )
 
 #: The one table of estimators; names exist nowhere else.

@@ -1,0 +1,187 @@
+"""The film under a warp: camera samples at moving positions, smooth and box filters, the frame (W5, W6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import drjit as dr
+import mitsuba as mi
+from mitsuba.ad.integrators.common import ADIntegrator
+
+
+@dataclass
+class FilmPoints:
+    """Positions on the film with what else defines their camera ray.
+
+    Attributes:
+        u: position in pixels of the whole film.
+        time, wavelength, aperture: the other arguments of `sample_ray`.
+    """
+
+    u: mi.Point2f
+    time: Any
+    wavelength: Any
+    aperture: mi.Point2f
+
+    def at(self, u: mi.Point2f) -> FilmPoints:
+        """The same with another position."""
+        return FilmPoints(u, self.time, self.wavelength, self.aperture)
+
+    def gather(self, lane: mi.UInt32) -> FilmPoints:
+        """The entries `lane`."""
+        pick = lambda x: dr.gather(type(x), x, lane) if dr.width(x) > 1 else x
+        return FilmPoints(*(pick(x) for x in (self.u, self.time, self.wavelength, self.aperture)))
+
+
+def sample_film(sensor: mi.Sensor, sampler: mi.Sampler) -> tuple[FilmPoints, mi.Point2i]:
+    """Draw camera samples as `ADIntegrator.sample_rays` does: (points, their pixels)."""
+    film = sensor.film()
+    size, border = mi.ScalarVector2u(film.crop_size()), film.rfilter().border_size()
+    if film.sample_border():
+        size += 2 * border
+    width = dr.opaque(mi.UInt32, int(size[0]))
+    index = dr.arange(mi.UInt32, int(size[0]) * int(size[1]) * sampler.sample_count())
+    index //= dr.opaque(mi.UInt32, sampler.sample_count())
+    row = index // width
+    pixel = mi.Point2i(mi.Int32(index - row * width), mi.Int32(row))
+    if film.sample_border():
+        pixel -= border
+    pixel += mi.Point2i(film.crop_offset())
+    return complete_points(sensor, sampler, mi.Point2f(pixel) + sampler.next_2d()), pixel
+
+
+def complete_points(sensor: mi.Sensor, sampler: mi.Sampler, u: mi.Point2f) -> FilmPoints:
+    """Draw aperture, time and wavelength for film positions."""
+    aperture = sampler.next_2d() if sensor.needs_aperture_sample() else mi.Point2f(0.5)
+    time = mi.Float(sensor.shutter_open())
+    if sensor.shutter_open_time() > 0:
+        time += sampler.next_1d() * sensor.shutter_open_time()
+    wavelength = sampler.next_1d() if mi.is_spectral else mi.Float(0)
+    return FilmPoints(mi.Point2f(u), time, wavelength, mi.Point2f(aperture))
+
+
+def camera_ray(sensor: mi.Sensor, points: FilmPoints) -> tuple[mi.Ray3f, mi.Spectrum]:
+    """Camera rays, attached to the camera and to the film position, with their weights."""
+    film = sensor.film()
+    scale = mi.Vector2f(*(dr.opaque(mi.Float, 1 / int(n)) for n in film.crop_size()))
+    sample = mi.Point2f((points.u - mi.Vector2f(film.crop_offset())) * scale)
+    ray, weight = sensor.sample_ray(points.time, points.wavelength, sample, points.aperture)
+    return mi.Ray3f(ray), weight
+
+
+class FilmLines:
+    """Samples on lines of the film where the filter, or the set of samples, jumps: pixel sides, or the frame (W6).
+
+    Attributes:
+        points: positions on the lines.
+        normal: unit vector across the line, towards larger coordinates.
+        gains, loses: film position that the light which moves along `normal` enters, and leaves.
+        value: radiance that arrives at the points, after `trace`.
+    """
+
+    def __init__(self, sensor: mi.Sensor, seed: mi.UInt32, spp: int, box: bool) -> None:
+        film = sensor.film()
+        width, height = (int(n) for n in film.crop_size())
+        self.box = box
+        self.per_side = max(1, spp // 2) if box else spp
+        self.scale = dr.opaque(mi.Float, spp / self.per_side)
+        columns = width + 1 if box else 2
+        rows = height + 1 if box else 2
+        vertical, horizontal = columns * height, rows * width
+        self.sampler = mi.load_dict({"type": "independent"})
+        self.sampler.seed(seed, (vertical + horizontal) * self.per_side)
+        index = dr.arange(mi.UInt32, (vertical + horizontal) * self.per_side) // dr.opaque(mi.UInt32, self.per_side)
+        upright = index < vertical
+        k = dr.select(upright, index, index - vertical)
+        count = dr.select(upright, mi.UInt32(columns), mi.UInt32(rows))
+        along, line = k // count, k % count
+        if not box:
+            line = line * dr.select(upright, mi.UInt32(width), mi.UInt32(height))
+        self.last = line > 0
+        x, y = mi.Float(line), mi.Float(along) + self.sampler.next_1d()
+        offset = mi.Vector2f(film.crop_offset())
+        u = mi.Point2f(dr.select(upright, x, y), dr.select(upright, y, x)) + offset
+        self.normal = mi.Vector2f(dr.select(upright, mi.Float(1), 0), dr.select(upright, mi.Float(0), 1))
+        self.points = complete_points(sensor, self.sampler, mi.Point2f(u))
+        # Box: the pixels on both sides. Otherwise: the inside of the frame, whatever side that is
+        half = 0.5 * self.normal
+        self.gains = mi.Point2f(dr.floor(u + half)) if box else mi.Point2f(u)
+        self.loses = mi.Point2f(dr.floor(u - half)) if box else mi.Point2f(u)
+        self.value = mi.Spectrum(0)
+
+    def trace(self, integrator: Any, scene: mi.Scene, sensor: mi.Sensor) -> None:
+        """Estimate the radiance at the points with `integrator.radiance`."""
+        ray, weight = camera_ray(sensor, self.points)
+        L, _ = integrator.radiance(scene, self.sampler, ray)
+        self.value = dr.detach(weight) * L * self.scale
+
+    def splat(self, put: Any, across: mi.Float) -> None:
+        """Move light across the lines: `put(position, value, weight, active)`."""
+        moved = self.value * across
+        if self.box:
+            put(self.gains, moved, mi.Float(0), mi.Bool(True))
+            put(self.loses, -moved, mi.Float(0), mi.Bool(True))
+        else:
+            sign = dr.select(self.last, mi.Float(-1), mi.Float(1))
+            put(self.gains, moved * sign, across * sign * self.scale, mi.Bool(True))
+
+
+class FilmSamples:
+    """Splatting and developing as a function of value, shift and stretch of every sample, with its two derivatives."""
+
+    def __init__(
+        self,
+        film: mi.Film,
+        points: FilmPoints,
+        pixel: mi.Point2i,
+        value: mi.Spectrum,
+        lines: FilmLines | None,
+        wavelengths: Any,
+    ) -> None:
+        self.film, self.points, self.pixel, self.lines = film, points, pixel, lines
+        self.wavelengths = wavelengths
+        self.inputs = (
+            mi.Spectrum(value),
+            dr.zeros(mi.Vector2f, dr.width(points.u)),
+            dr.zeros(mi.Float, dr.width(points.u)),
+            dr.zeros(mi.Float, 1 if lines is None else dr.width(lines.points.u)),
+        )
+
+    def _develop(self, value: mi.Spectrum, shift: mi.Vector2f, stretch: mi.Float, across: mi.Float) -> mi.TensorXf:
+        film = self.film
+        box = film.rfilter().is_box_filter()
+        block = film.create_block()
+        block.set_coalesce(False)
+
+        def put(position: mi.Point2f, value: mi.Spectrum, weight: mi.Float, active: mi.Bool = True) -> None:
+            ADIntegrator._splat_to_block(block, film, position, value, weight, mi.Float(1), [], self.wavelengths)
+
+        # A box sees positions as pixels: what moves between pixels is counted on their sides
+        position = mi.Point2f(self.pixel) if box else mi.Point2f(self.points.u + shift)
+        put(position, value * (1 + stretch), mi.Float(1) if box else 1 + stretch)
+        if self.lines is not None:
+            self.lines.splat(put, across)
+        film.put_block(block)
+        image = film.develop()
+        return image
+
+    def tangent(self, *tangents: Any) -> mi.TensorXf:
+        """Derivative image along tangents of (value, shift, stretch, across)."""
+        with dr.resume_grad():
+            dr.enable_grad(*self.inputs)
+            for leaf, tangent in zip(self.inputs, tangents, strict=True):
+                dr.set_grad(leaf, dr.select(dr.isfinite(tangent), tangent, 0))
+            return dr.forward_to(self._develop(*self.inputs))
+
+    def adjoint(self, grad_in: mi.TensorXf) -> tuple[Any, ...]:
+        """Adjoints of (value, shift, stretch, across) for an adjoint image."""
+        with dr.resume_grad():
+            dr.enable_grad(*self.inputs)
+            image = self._develop(*self.inputs)
+            dr.set_grad(image, grad_in)
+            dr.enqueue(dr.ADMode.Backward, image)
+            dr.traverse(dr.ADMode.Backward)
+            adjoints = tuple(dr.grad(leaf) for leaf in self.inputs)
+        self.film.clear()
+        return adjoints
