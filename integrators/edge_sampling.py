@@ -47,6 +47,7 @@ class EdgeSampling(PathReplay):
         primary_spp: for what the camera sees directly.
         shadow_spp: for shadow edges on receivers that the camera sees.
         indirect_spp: for visibility further along the path, for each of its two ways of sampling.
+        guiding: whether a pilot with an eighth of the samples directs the others (default true).
         primary, shadow, indirect: whether the term is estimated at all (default true).
 
     Raises (when differentiated):
@@ -61,6 +62,7 @@ class EdgeSampling(PathReplay):
         self.primary = bool(props.get("primary", True))
         self.shadow = bool(props.get("shadow", True))
         self.indirect = bool(props.get("indirect", True))
+        self.guiding = bool(props.get("guiding", True))
         self._topology: Topology | None = None
         self._warned: set[str] = set()
 

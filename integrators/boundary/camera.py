@@ -56,6 +56,14 @@ class FilmMap:
         self.to_camera = self.to_world.inverse()
         self.projection = sensor.projection_transform().matrix
 
+    def moves(self) -> bool:
+        """Whether the camera's parameters carry derivatives."""
+        with dr.resume_grad():
+            own = [self.to_world.matrix, self.projection, self.shift]
+            if self.needs_aperture:
+                own += [self.aperture_radius, self.focus]
+            return dr.grad_enabled(*own)
+
     def _film(self, point: mi.Point4f | mi.Vector4f) -> tuple[mi.Float, mi.Float, mi.Float]:
         m = self.projection
         row = lambda i: m[i, 0] * point[0] + m[i, 1] * point[1] + m[i, 2] * point[2] + m[i, 3] * point[3]

@@ -27,19 +27,24 @@ import drjit as dr
 import mitsuba as mi
 
 from .camera import FilmMap
-from .deliver import deliver
-from .distribution import Discrete, stratified
+from .distribution import Discrete
+from .estimate import Contribution, Numbers, estimate
 from .film import FilmSplat
 from .importance import Connection, importance_walk
 from .lights import NUDGE, Lights, arriving, unshadowed
 from .shadow import ShadowCurves, scene_size
 from .silhouettes import CurvePoint, Silhouettes
-from .stream import Stream
 from .view import View
 
 
 def near_end(
-    scene: mi.Scene, curves: Silhouettes, point: CurvePoint, ω: mi.Vector3f, size: mi.Float, active: mi.Bool
+    scene: mi.Scene,
+    curves: Silhouettes,
+    point: CurvePoint,
+    ω: mi.Vector3f,
+    size: mi.Float,
+    active: mi.Bool,
+    attach: bool,
 ) -> tuple[mi.Point3f, mi.Vector3f, mi.SurfaceInteraction3f, mi.Point3f]:
     """x_S: what the line through a curve point hits in direction −ω.
 
@@ -52,7 +57,7 @@ def near_end(
     ray = mi.Ray3f(start, -ω)
     hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
     si = hit.compute_surface_interaction(ray, mi.RayFlags.All, active)
-    with dr.resume_grad():
+    with dr.resume_grad(when=attach):
         attached = curves.follow(hit, si.p, active)
     return start, outward, dr.detach(si), attached
 
@@ -94,34 +99,37 @@ def indirect_shadow_term(
 ) -> mi.TensorXf | None:
     """One launch of (E8) towards lights, for receivers that the camera sees after at least one bounce."""
     film, camera = FilmSplat(sensor), FilmMap(sensor)
-    count = film.pixels * spp
-    with dr.suspend_grad():
-        size = scene_size(scene)
-        where = ShadowCurves(curves, lights)
-        random = Stream(seed, dr.arange(mi.UInt32, count))
-        light, index, t, probability = where.sample(stratified(count, random.next_1d()))
+
+    def evaluate(numbers: Numbers, attach: bool) -> Contribution:
+        light, index, t, probability = where.sample(numbers.place)
         active = probability > 0
-        with dr.resume_grad():
-            y = lights.sample(light, random.next_2d(), active)
+        with dr.resume_grad(when=attach):
+            y = lights.sample(light, numbers.other, active)
             point = curves.sample(index, t, y.view())
         active &= point.silhouette & (y.density > 0)
         p_B, p_y = dr.detach(mi.Point3f(point.p)), dr.detach(mi.Point3f(y.p))
         ω = dr.select(y.far, mi.Vector3f(p_y), dr.normalize(mi.Vector3f(p_y - p_B)))
-        start, outward, si, near = near_end(scene, curves, point, ω, size, active)
+        start, outward, si, near = near_end(scene, curves, point, ω, size, active, attach)
         active &= si.is_valid()
-        at_B = dr.zeros(mi.SurfaceInteraction3f, count)
+        at_B = dr.zeros(mi.SurfaceInteraction3f, dr.width(active))
         at_B.p = p_B
         L, _ = arriving(y, at_B, active)
         active &= dr.any(L != 0)
         active &= unshadowed(scene, y, start, size, active)
         link = importance_walk(
-            scene, camera, film, random, si, ω, 1, integrator.max_depth - 2, integrator.rr_depth, active
+            scene, camera, film, numbers.random, si, ω, 1, integrator.max_depth - 2, integrator.rr_depth, active
         )
-        with dr.resume_grad():
+        with dr.resume_grad(when=attach):
             motion = segment_motion(camera, point, outward, near, si.n, y.p, y.far, link)
         value = link.weight * L * dr.norm(dr.cross(point.tangent, ω))
-        scale = dr.select(active, -dr.rcp(probability * mi.Float(dr.opaque(mi.Float, count))), 0)
-        return deliver(mode, film, link.u, motion, value, scale, grad_in)
+        weight = dr.select(active, -dr.rcp(probability * numbers.density), 0)
+        return Contribution(link.u, motion, value, weight)
+
+    with dr.suspend_grad():
+        size = scene_size(scene)
+        where = ShadowCurves(curves, lights)
+        count, elements = film.pixels * spp, curves.size * lights.size
+        return estimate(evaluate, mode, film, seed, count, elements, lights.extended, integrator.guiding, grad_in)
 
 
 class LineCurves:
@@ -150,18 +158,16 @@ def indirect_term(
 ) -> mi.TensorXf | None:
     """One launch of (E8) for light that x_D reflects."""
     film, camera = FilmSplat(sensor), FilmMap(sensor)
-    count = film.pixels * spp
-    with dr.suspend_grad():
-        size = scene_size(scene)
-        where = LineCurves(curves)
-        random = Stream(seed, dr.arange(mi.UInt32, count))
-        index, t, probability = where.choice.sample(stratified(count, random.next_1d()))
+
+    def evaluate(numbers: Numbers, attach: bool) -> Contribution:
+        random = numbers.random
+        index, t, probability = where.choice.sample(numbers.place)
         active = probability > 0
-        ω, density = curves.sample_direction(index, random.next_2d(), active)
-        with dr.resume_grad():
+        ω, density = curves.sample_direction(index, numbers.other, active)
+        with dr.resume_grad(when=attach):
             point = curves.sample(index, t, View(mi.Point3f(ω), mi.Bool(True)))
         active &= point.silhouette & (density > 0)
-        start, outward, si, near = near_end(scene, curves, point, ω, size, active)
+        start, outward, si, near = near_end(scene, curves, point, ω, size, active, attach)
         active &= si.is_valid()
         ray = mi.Ray3f(start, ω)
         hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
@@ -171,12 +177,16 @@ def indirect_term(
             scene, camera, film, random, si, ω, 0, integrator.max_depth - 3, integrator.rr_depth, active
         )
         active &= dr.any(link.weight != 0)
-        with dr.resume_grad():
+        with dr.resume_grad(when=attach):
             far = curves.follow(hit, seen.p, active)
             motion = segment_motion(camera, point, outward, near, si.n, far, mi.Bool(False), link)
-        scale = dr.select(active, -dr.rcp(probability * density * mi.Float(dr.opaque(mi.Float, count))), 0)
-        dr.eval(ray, random, link, active, scale, seen)
+        weight = dr.select(active, -dr.rcp(probability * density * numbers.density), 0)
+        dr.eval(ray, random, link, active, weight, seen, numbers.cell)
         L, _ = integrator.radiance(scene, random, mi.RayDifferential3f(ray), link.bounces + 1, active)
         L -= seen.emitter(scene, active).eval(seen, active)
-        value = link.weight * L * dr.norm(dr.cross(point.tangent, ω))
-        return deliver(mode, film, link.u, motion, value, scale, grad_in)
+        return Contribution(link.u, motion, link.weight * L * dr.norm(dr.cross(point.tangent, ω)), weight)
+
+    with dr.suspend_grad():
+        size = scene_size(scene)
+        where = LineCurves(curves)
+        return estimate(evaluate, mode, film, seed, film.pixels * spp, curves.size, True, integrator.guiding, grad_in)

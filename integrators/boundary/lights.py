@@ -90,6 +90,7 @@ class Lights:
                 self.radii.append(0.0)
         self.size = len(index)
         self.kinds = kinds
+        self.extended = any(kind > 0 for kind in kinds)
         if not self.size:
             return
         self.kind = mi.UInt32(kinds)
@@ -99,10 +100,6 @@ class Lights:
         self.p = mi.Point3f(*(part[0] if self.size == 1 else dr.concat(part) for part in parts))
         self.emitters = scene.emitters_dr()
         self.moving_shapes = any(s is not None and s.parameters_grad_enabled() for s in self.shapes)
-
-    def grad_enabled(self) -> bool:
-        """Whether any light moves."""
-        return bool(self.size) and (dr.grad_enabled(self.p) or self.moving_shapes)
 
     def viewpoint(self, number: int) -> tuple[View, float] | None:
         """A representative viewpoint of a light and the radius in which its points lie; None for an environment."""

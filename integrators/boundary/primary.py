@@ -17,8 +17,8 @@ import drjit as dr
 import mitsuba as mi
 
 from .camera import FilmMap
-from .deliver import deliver, nothing
-from .distribution import Discrete, stratified
+from .distribution import Discrete
+from .estimate import Contribution, Numbers, estimate
 from .film import FilmSplat
 from .silhouettes import Silhouettes, classify
 from .stream import Stream
@@ -26,6 +26,9 @@ from .stream import Stream
 #: Distance of the two rays from the curve, in pixels, plus what float32 film positions need on a large film.
 SIDE_PIXELS = 2e-3
 SIDE_RELATIVE = 3e-6
+
+#: The projected length is a good density already, unless many elements are hidden or show no contrast.
+WORTH_GUIDING = 256
 
 #: What lies closer in front of a curve point than this fraction of its distance does not hide it.
 TOUCH = 1e-3
@@ -56,9 +59,10 @@ class PrimaryCurves:
         curves: the boundary curves of the scene.
         camera: the film map.
         film: the frame.
+        moving_only: leave out elements that do not move; right while the camera stands still.
     """
 
-    def __init__(self, curves: Silhouettes, camera: FilmMap, film: FilmSplat) -> None:
+    def __init__(self, curves: Silhouettes, camera: FilmMap, film: FilmSplat, moving_only: bool = False) -> None:
         weights = []
         self.t0, self.t1 = mi.Float(0), mi.Float(1)
         with dr.suspend_grad():
@@ -66,7 +70,10 @@ class PrimaryCurves:
                 weights.append(self._edges(curves, camera, film))
             if curves.quadrics is not None:
                 weights.append(self._quadrics(curves, camera, film))
-        self.choice = Discrete(weights[0] if len(weights) == 1 else dr.concat(weights))
+        weight = weights[0] if len(weights) == 1 else dr.concat(weights)
+        if moving_only:
+            weight = dr.select(curves.moving(), weight, 0)
+        self.choice = Discrete(weight)
         self.curves = curves
 
     def _edges(self, curves: Silhouettes, camera: FilmMap, film: FilmSplat) -> mi.Float:
@@ -155,36 +162,37 @@ def primary_term(
         The derivative image in forward mode.
     """
     film, camera = FilmSplat(sensor), FilmMap(sensor)
-    count = film.pixels * spp
-    with dr.suspend_grad():
-        where = PrimaryCurves(curves, camera, film)
-        random = Stream(seed, dr.arange(mi.UInt32, count))
-        index, t, dt, probability = where.sample(stratified(count, random.next_1d()))
+    see_through = transparent(scene)
+
+    def evaluate(numbers: Numbers, attach: bool) -> Contribution:
+        random = numbers.random
+        index, t, dt, probability = where.sample(numbers.place)
         aperture = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
-        view = camera.view(aperture)
-        with dr.resume_grad():
-            point = curves.sample(index, t, view)
+        with dr.resume_grad(when=attach):
+            point = curves.sample(index, t, camera.view(aperture))
             u_attached = camera.project(point.p, aperture)
         p, u = dr.detach(point.p), mi.Point2f(dr.detach(u_attached))
         du = camera.project_tangent(p, point.tangent, aperture) * dt
         perp = mi.Vector2f(du.y, -du.x)
-        with dr.resume_grad():
+        with dr.resume_grad(when=attach):
             motion = dr.dot(perp, mi.Vector2f(u_attached))
             motion = dr.select(dr.isfinite(motion), motion, 0)
-            moves = dr.grad_enabled(motion)
-        if not moves:
-            return nothing(film, mode)
-
-        active = (point.silhouette | point.crease) & (probability > 0) & film.inside(u) & camera.in_front(p)
         normal = dr.normalize(perp)
+        active = (point.silhouette | point.crease) & (probability > 0) & film.inside(u) & camera.in_front(p)
         active &= dr.isfinite(normal.x) & dr.isfinite(normal.y)
-        if not transparent(scene):
+        if not see_through:
             ray, _ = camera.ray(u, aperture)
             active &= visible(scene, mi.Ray3f(ray), p, active)
-        scale = dr.select(active, dr.rcp(probability * mi.Float(dr.opaque(mi.Float, count))), 0)
-        dr.eval(u, normal, scale, active)
-        jump, alpha, wavelengths = radiance_jump(integrator, scene, camera, film, u, normal, aperture, seed, active)
-        return deliver(mode, film, u, motion, jump, scale, grad_in, alpha, wavelengths)
+        weight = dr.select(active, dr.rcp(probability * numbers.density), 0)
+        dr.eval(u, normal, perp, weight, active, numbers.cell)
+        jump, alpha, wavelengths = radiance_jump(integrator, scene, camera, film, u, normal, aperture, random, active)
+        return Contribution(u, motion, jump, weight, dr.norm(perp), alpha, wavelengths)
+
+    with dr.suspend_grad():
+        where = PrimaryCurves(curves, camera, film, moving_only=not camera.moves())
+        count = film.pixels * spp
+        guiding = integrator.guiding and curves.size >= WORTH_GUIDING
+        return estimate(evaluate, mode, film, seed, count, curves.size, False, guiding, grad_in)
 
 
 def radiance_jump(
@@ -195,7 +203,7 @@ def radiance_jump(
     u: mi.Point2f,
     normal: mi.Vector2f,
     aperture: mi.Point2f | None,
-    seed: Any,
+    random: Stream,
     active: mi.Bool,
 ) -> tuple[mi.Spectrum, mi.Float, Any]:
     """L(u − εn) − L(u + εn) including the sensor's weight, the same for alpha, and the wavelengths.
@@ -211,8 +219,7 @@ def radiance_jump(
     lens = None if aperture is None else dr.gather(mi.Point2f, aperture, pair)
     both = dr.gather(mi.Bool, active, pair)
     ray, weight = camera.ray(mi.Point2f(at + dr.select(far_side, ε, -ε) * n), lens)
-    stream = Stream(mi.UInt32(seed) ^ 0x5BD1E995, pair)
-    L, valid = integrator.radiance(scene, stream, mi.RayDifferential3f(dr.detach(ray)), 0, both)
+    L, valid = integrator.radiance(scene, random.gather(pair), mi.RayDifferential3f(dr.detach(ray)), 0, both)
     L = dr.select(both, L * dr.detach(weight), 0)
     covered = dr.select(both & valid, mi.Float(1), mi.Float(0))
     dr.eval(L, covered)

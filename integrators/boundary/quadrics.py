@@ -31,13 +31,13 @@ class Quadrics:
         self.kinds = set(kinds)
         self.size = len(shapes)
         self.kind = mi.UInt32(kinds)
-        transforms = [mi.traverse(shape)["to_world"] for shape in shapes]
+        self.transforms = transforms = [mi.traverse(shape)["to_world"] for shape in shapes]
         rows = [[mi.Float(m.matrix[i, j]) for m in transforms] for i in range(3) for j in range(4)]
         self.rows = [row[0] if self.size == 1 else dr.concat(row) for row in rows]
 
-    def grad_enabled(self) -> bool:
-        """Whether any of the shapes moves."""
-        return any(dr.grad_enabled(row) for row in self.rows)
+    def moving(self) -> list[bool]:
+        """Which of the shapes carry derivatives."""
+        return [dr.grad_enabled(m.matrix) for m in self.transforms]
 
     def bounds(self) -> tuple[mi.Point3f, mi.Float]:
         """Centre and radius of a ball around each shape, detached."""

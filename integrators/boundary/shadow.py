@@ -23,13 +23,12 @@ import drjit as dr
 import mitsuba as mi
 
 from .camera import FilmMap
-from .deliver import deliver, nothing
-from .distribution import Discrete, stratified
+from .distribution import Discrete
+from .estimate import Contribution, Numbers, estimate
 from .film import FilmSplat
 from .lights import NUDGE, Lights, LightVertex, arriving, unshadowed
 from .primary import side_distance, transparent, visible
 from .silhouettes import NON_MANIFOLD, OPEN, Silhouettes, classify
-from .stream import Stream
 
 
 class ShadowCurves:
@@ -117,54 +116,52 @@ def shadow_term(
         The derivative image in forward mode.
     """
     film, camera = FilmSplat(sensor), FilmMap(sensor)
-    count = film.pixels * spp
-    with dr.suspend_grad():
-        size = scene_size(scene)
-        where = ShadowCurves(curves, lights)
-        random = Stream(seed, dr.arange(mi.UInt32, count))
-        light, index, t, probability = where.sample(stratified(count, random.next_1d()))
+    see_through = transparent(scene) or integrator.hide_emitters
+
+    def evaluate(numbers: Numbers, attach: bool) -> Contribution:
+        light, index, t, probability = where.sample(numbers.place)
+        random = numbers.random
         aperture = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
         active = probability > 0
-        with dr.resume_grad():
-            y = lights.sample(light, random.next_2d(), active)
+        with dr.resume_grad(when=attach):
+            y = lights.sample(light, numbers.other, active)
             point = curves.sample(index, t, y.view())
         active &= point.silhouette & (y.density > 0)
 
         # The receiver behind the curve point, found by a ray that clears the occluder
         p_B, p_y = dr.detach(mi.Point3f(point.p)), dr.detach(mi.Point3f(y.p))
         d = dr.select(y.far, -mi.Vector3f(p_y), dr.normalize(mi.Vector3f(p_B - p_y)))
-        outward = point.outward(d)
-        start = mi.Point3f(p_B + outward * (NUDGE * size))
-        ray = mi.Ray3f(start, d)
+        ray = mi.Ray3f(mi.Point3f(p_B + point.outward(d) * (NUDGE * size)), d)
         hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
         active &= hit.is_valid()
         receiver = hit.compute_surface_interaction(ray, mi.RayFlags.Minimal, active)
         n = mi.Vector3f(receiver.n)
-        with dr.resume_grad():
+        with dr.resume_grad(when=attach):
             X = project_through(y, point.p, curves.follow(hit, receiver.p, active), n)
             u_attached = camera.project(X, aperture)
-        x = mi.Point3f(dr.detach(X))
-        u = mi.Point2f(dr.detach(u_attached))
+        x, u = mi.Point3f(dr.detach(X)), mi.Point2f(dr.detach(u_attached))
         slide = mi.Vector3f(point.tangent - d * (dr.dot(n, point.tangent) / dr.dot(n, d)))
         slide *= dr.select(y.far, 1, dr.norm(x - p_y) / dr.norm(p_B - p_y))
         du = camera.project_tangent(x, slide, aperture)
         perp = mi.Vector2f(du.y, -du.x)
-        with dr.resume_grad():
+        with dr.resume_grad(when=attach):
             motion = dr.dot(perp, mi.Vector2f(u_attached))
             motion = dr.select(active & dr.isfinite(motion), motion, 0)
-            moves = dr.grad_enabled(motion)
-        if not moves:
-            return nothing(film, mode)
-
         normal = dr.normalize(perp)
         active &= film.inside(u) & camera.in_front(x) & dr.isfinite(normal.x) & dr.isfinite(normal.y)
-        if not transparent(scene) and not integrator.hide_emitters:
+        if not see_through:
             to_x, _ = camera.ray(u, aperture)
             active &= visible(scene, mi.Ray3f(to_x), x, active)
-        scale = dr.select(active, dr.rcp(probability * mi.Float(dr.opaque(mi.Float, count))), 0)
-        dr.eval(u, normal, scale, active, dr.detach(y))
+        weight = dr.select(active, dr.rcp(probability * numbers.density), 0)
+        dr.eval(u, normal, perp, weight, active, numbers.cell, dr.detach(y))
         jump, wavelengths = direct_jump(integrator, scene, camera, film, u, normal, aperture, y, size, active)
-        return deliver(mode, film, u, motion, jump, scale, grad_in, wavelengths=wavelengths)
+        return Contribution(u, motion, jump, weight, dr.norm(perp), None, wavelengths)
+
+    with dr.suspend_grad():
+        size = scene_size(scene)
+        where = ShadowCurves(curves, lights)
+        count, elements = film.pixels * spp, curves.size * lights.size
+        return estimate(evaluate, mode, film, seed, count, elements, lights.extended, integrator.guiding, grad_in)
 
 
 def scene_size(scene: mi.Scene) -> mi.Float:

@@ -89,7 +89,8 @@ class Topology:
         self.flags = mi.UInt32(
             OPEN * (e.faces == 1) + NON_MANIFOLD * (e.faces > 2) + SMOOTH * e.smooth + UNIFORM * e.uniform
         )
-        self.owner = mi.UInt32(np.concatenate(owner)[e.first_face])
+        shape_of = np.concatenate(owner)
+        self.owner, self.owner_other = mi.UInt32(shape_of[e.first_face]), mi.UInt32(shape_of[e.last_face])
 
     def _upload_shapes(self, meshes: list[mi.Mesh], quadrics: list[mi.Shape]) -> None:
         """Tables from the number that a hit's shape pointer stands for."""
@@ -163,6 +164,7 @@ class Silhouettes:
         if topology is None or topology.key != topology_key(meshes, quadrics):
             topology = Topology(meshes, quadrics)
         self.topology = topology
+        self.meshes = meshes
         self.positions = mi.Float(0)
         if meshes:
             buffers = [mesh.vertex_positions_buffer() for mesh in meshes]
@@ -172,9 +174,19 @@ class Silhouettes:
         self.has_edges = topology.size > 0
         self.size = self.edge_count + (self.quadrics.size if self.quadrics else 0)
 
-    def grad_enabled(self) -> bool:
-        """Whether any curve moves."""
-        return dr.grad_enabled(self.positions) or (self.quadrics is not None and self.quadrics.grad_enabled())
+    def moving(self) -> mi.Bool:
+        """Which elements carry derivatives."""
+        parts = []
+        with dr.resume_grad():
+            shapes = [dr.grad_enabled(mesh.vertex_positions_buffer()) for mesh in self.meshes]
+            quadrics = self.quadrics.moving() if self.quadrics else []
+        if self.has_edges:
+            moves = mi.Bool(shapes)
+            t = self.topology
+            parts.append(dr.gather(mi.Bool, moves, t.owner) | dr.gather(mi.Bool, moves, t.owner_other))
+        if quadrics:
+            parts.append(mi.Bool(quadrics))
+        return parts[0] if len(parts) == 1 else dr.concat(parts)
 
     def vertex(self, index: mi.UInt32, active: mi.Bool | bool = True) -> mi.Point3f:
         """Attached vertex positions."""
@@ -256,7 +268,7 @@ class Silhouettes:
         return dr.select(whole, dr.pi, dr.pi - between), mi.Vector3f(dr.select(whole, f0, f1))
 
     def sample_direction(self, index: mi.UInt32, sample: mi.Point2f, active: mi.Bool) -> tuple[mi.Vector3f, mi.Float]:
-        """A direction from which a curve element is a silhouette, and its density per solid angle (0: there is none)."""
+        """A direction from which a curve element is a silhouette, and its density per solid angle (0: none)."""
         with dr.suspend_grad():
             uniform = mi.warp.square_to_uniform_sphere(sample)
             density = mi.Float(dr.inv_four_pi)

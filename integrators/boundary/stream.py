@@ -27,6 +27,13 @@ class Stream:
         state, stream = mi.sample_tea_32(mi.UInt32(seed), sequence)
         self.rng = mi.PCG32(dr.width(sequence), mi.UInt64(state), mi.UInt64(stream))
 
+    def gather(self, lane: mi.UInt32) -> Stream:
+        """A stream whose lanes continue the given lanes of this one; equal lanes draw equal values."""
+        result = Stream()
+        result.rng.state = dr.gather(mi.UInt64, self.rng.state, lane)
+        result.rng.inc = dr.gather(mi.UInt64, self.rng.inc, lane)
+        return result
+
     def next_1d(self, active: mi.Bool | bool = True) -> mi.Float:
         """A number in [0, 1)."""
         return mi.Float(self.rng.next_float32(mi.Bool(active)))

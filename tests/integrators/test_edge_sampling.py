@@ -236,7 +236,9 @@ def test_direct_light_has_the_slope_of_finite_differences(light: str, occluder: 
     assert_slope_is_one(reference, subject.forward(4, max_depth=2))
 
 
-@pytest.mark.parametrize("who", ["occluder", "wall", "light", "camera"])
+@pytest.mark.parametrize(
+    "who", ["light", *(pytest.param(w, marks=pytest.mark.slow) for w in ("occluder", "wall", "camera"))]
+)
 def test_indirect_light_has_the_slope_of_finite_differences(who: str) -> None:
     scene = room(point_light(), cube())
     to_world = mi.ScalarTransform4f().translate([-1.5, 0, 1.6]).rotate([0, 1, 0], 90).scale(1.4)
