@@ -78,6 +78,7 @@ class Estimation:
         self.stopped = ""
         self._best: tuple[float, np.ndarray] | None = None
         self._estimate = self.objective.start.copy()
+        self._felt = np.zeros(self._estimate.shape, dtype=bool)
         self._skipped = self._skipped_in_row = self._exploded = self._samples = 0
         self._first_gradient: float | None = None
         self._began: float | None = None
@@ -110,10 +111,13 @@ class Estimation:
             self._moves = self.solver.steps(self.objective)
         if self.stopped:
             return None
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            move = next(self._moves, None)
-        self._note(caught)
+        caught: list[warnings.WarningMessage] = []
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                move = next(self._moves, None)
+        finally:
+            self._note(caught)  # also when the step failed: then they are needed most
         if move is None:
             self.stopped = self.stopped or "done"
             return None
@@ -125,6 +129,7 @@ class Estimation:
 
     def _account(self, move: Move) -> Step:
         e = move.evaluation
+        self._felt |= np.asarray(e.gradient) != 0  # NaN counts: it is reported as a skipped step
         self._samples += e.samples
         if self._first_gradient is None:
             self._first_gradient = self.seconds
@@ -160,11 +165,10 @@ class Estimation:
                 self.warnings.append(
                     f"step {step.index} was skipped: the gradient of view {view!r} with seed {seed} is not finite"
                 )
-            if self._skipped_in_row >= SKIP_LIMIT or (
-                len(self.history) >= 40 and self._skipped > 0.25 * len(self.history)
-            ):
+            steps = len(self.history) + self._offset  # `_skipped` counts earlier sessions too
+            if self._skipped_in_row >= SKIP_LIMIT or (steps >= 40 and self._skipped > 0.25 * steps):
                 self._diverge(
-                    f"{self._skipped} of {len(self.history)} steps had gradients that are not finite, "
+                    f"{self._skipped} of {steps} steps had gradients that are not finite, "
                     f"the last in view {view!r} with seed {seed}",
                     "look for NaN in the scene with `pathtracer validate`, or take another estimator",
                 )
@@ -259,6 +263,12 @@ class Estimation:
 
     def _remarks(self, rows: list[Recovered]) -> list[str]:
         found = []
+        for unknown, felt in zip(self.problem.unknowns, self.problem.split(self._felt), strict=True):
+            if self.history and not np.any(felt):
+                found.append(
+                    f"[zero-gradient] {unknown.name}: its gradient was zero in every step: the value is where it "
+                    f"started; no view shows what it changes, or the estimator cannot see it (`pathtracer check`)"
+                )
         for unknown, piece in zip(self.problem.unknowns, self.problem.split(self._estimate), strict=True):
             tight = np.isclose(piece, unknown.lower, atol=1e-6) | np.isclose(piece, unknown.upper, atol=1e-6)
             if np.any(tight):

@@ -78,6 +78,24 @@ def test_a_step_whose_gradient_is_not_finite_is_skipped_counted_and_recorded_wit
     assert result.info["skipped"] == 1 and any("'front' with seed 99" in w for w in result.warnings)
 
 
+class Blind(Objective):
+    """No view shows what the wall's colour changes."""
+
+    def evaluate(self, latent, step, spp=None):
+        e = super().evaluate(latent, step, spp)
+        e.gradient[3:6] = 0
+        return e
+
+
+def test_a_parameter_that_no_gradient_reaches_is_named_not_counted_as_recovered() -> None:
+    run = Estimation(problem(), seed=1, iterations=3)
+    run.objective.__class__ = Blind
+    for _ in run:
+        pass
+    remarks = [w for w in run.result(pictures=False).warnings if "zero-gradient" in w]
+    assert len(remarks) == 1 and WALL in remarks[0]
+
+
 def test_too_many_such_steps_end_the_run_with_the_last_good_state() -> None:
     run = faulty(frozenset(range(5, 100)), iterations=100)
     with pytest.raises(Diverged, match="in view 'front' with seed 99") as caught:
