@@ -119,6 +119,7 @@ def indirect_shadow_term(
         link = importance_walk(
             scene, camera, film, numbers.random, si, ω, 1, integrator.max_depth - 2, integrator.rr_depth, active
         )
+        dr.eval(link, L, active, numbers.cell)  # pilot and main pass share this kernel
         with dr.resume_grad(when=attach):
             motion = segment_motion(camera, point, outward, near, si.n, y.p, y.far, link)
         value = link.weight * L * dr.norm(dr.cross(point.tangent, ω))
@@ -184,6 +185,7 @@ def indirect_term(
         dr.eval(ray, random, link, active, weight, seen, numbers.cell)
         L, _ = integrator.radiance(scene, random, mi.RayDifferential3f(ray), link.bounces + 1, active)
         L -= seen.emitter(scene, active).eval(seen, active)
+        dr.eval(L)
         return Contribution(link.u, motion, link.weight * L * dr.norm(dr.cross(point.tangent, ω)), weight)
 
     with dr.suspend_grad():
