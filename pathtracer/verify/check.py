@@ -39,8 +39,8 @@ class Settings:
         budget: seconds per motion and estimator.
         blocks: the image is divided into blocks × blocks.
         replicates: independent repetitions; 8 is the fewest that allow trimming.
-        spp: samples per pixel of a replicate at the first look.
-        reference_spp: the same of the reference, for each of the four renders of a replicate.
+        spp: samples per pixel of a replicate at the first look; 0 for about 70 000 paths a replicate.
+        reference_spp: the same of the reference, for each of the four renders of a replicate; 0 for twice that.
         looks: doublings at most.
         backward: whether the backward mode is checked too.
         seed: of everything.
@@ -52,11 +52,18 @@ class Settings:
     budget: float = 60.0
     blocks: int = 4
     replicates: int = 8
-    spp: int = 32
-    reference_spp: int = 128
+    spp: int = 0
+    reference_spp: int = 0
     looks: int = 8
     backward: bool = True
     seed: int = 0
+
+
+def first_spp(sensor: Any, settings: Settings) -> tuple[int, int]:
+    """Samples per pixel of the first look: of the estimator and of the reference."""
+    size = sensor.film().crop_size()
+    automatic = 2 ** int(np.clip(np.log2(73_728 / (int(size[0]) * int(size[1]))), 2, 9))
+    return settings.spp or automatic, settings.reference_spp or 2 * automatic
 
 
 @dataclass
@@ -239,8 +246,9 @@ def compare(
     result = Comparison(str(bound.motion), name, Verdict.INCONCLUSIVE)
     gradient = Gradient(bound, sensor, estimator, settings.replicates, settings.seed + 1000003)
     alpha = (1 - settings.confidence) / settings.looks / families
+    spp, reference_spp = first_spp(sensor, settings)
     if reference.spp == 0:
-        reference.grow(settings.reference_spp)
+        reference.grow(reference_spp)
     adjoint = _adjoint_image(reference.pilot, settings.seed)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", GradientWarning)
@@ -249,9 +257,9 @@ def compare(
             look_start = time.monotonic()
             try:
                 if look == 0:
-                    gradient.limit(settings.spp, 0.5 * settings.budget)
+                    gradient.limit(spp, 0.5 * settings.budget)
                 if grow_gradient:
-                    gradient.grow(max(settings.spp, gradient.spp), adjoint if settings.backward else None)
+                    gradient.grow(max(spp, gradient.spp), adjoint if settings.backward else None)
             except (UnsupportedGradient, NotImplementedError) as error:
                 result.verdict, result.reason = Verdict.UNSUPPORTED, str(error)
                 break
@@ -314,6 +322,12 @@ def _smooth(image: np.ndarray) -> np.ndarray:
     return np.asarray(gaussian_filter(image, sigma=(1.5, 1.5, 0)))
 
 
+def _slope_weights(reference: Reference) -> np.ndarray:
+    """The blurred pilot; ones where nothing changed, so that a derivative of zero is compared with zero."""
+    weights = _smooth(reference.pilot)
+    return weights if np.any(weights) else np.ones_like(weights)
+
+
 def _blocks(images: np.ndarray, count: int) -> tuple[list[str], np.ndarray]:
     """Sums over a grid of blocks with blurred borders: names and (replicates, blocks × channels)."""
     height, width, channels = images.shape[1:]
@@ -342,7 +356,7 @@ def _tests(
         absolute = tolerance * floor * float(np.sum(np.abs(weights)))
         tests.append(equivalence(x, y, tolerance, absolute, _step_bias(b), alpha, name))
 
-    w = _smooth(reference.pilot)
+    w = _slope_weights(reference)
     add("slope", np.sum(g * w, (1, 2, 3)), w, settings.tolerance)
     if gradient.backward is not None:
         add("backward", gradient.backward, u, settings.tolerance)
@@ -385,7 +399,7 @@ def _noisier(
     names, x = _blocks(gradient.images, settings.blocks)
     _, y = _blocks(reference.images, settings.blocks)
     columns = {name: (x[:, k], y[:, k]) for k, name in enumerate(names)}
-    w = _smooth(reference.pilot)
+    w = _slope_weights(reference)
     columns["slope"] = (np.sum(gradient.images * w, (1, 2, 3)), np.sum(reference.images * w, (1, 2, 3)))
     if gradient.backward is not None:
         columns["backward"] = (gradient.backward, np.sum(reference.images * u, (1, 2, 3)))

@@ -136,7 +136,7 @@ class Reference:
         if self._file is None or not self._file.is_file():
             return False
         try:
-            with np.load(self._file, allow_pickle=False) as data:
+            with open(self._file, "rb") as file, np.load(file, allow_pickle=False) as data:
                 self.epsilon, self.brightness = float(data["epsilon"]), float(data["brightness"])
                 self.pilot, self._differences = data["pilot"], data["differences"]
                 self.spp, self._round = int(data["spp"]), int(data["round"])

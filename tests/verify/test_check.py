@@ -1,0 +1,180 @@
+"""`check_gradients` and `pathtracer check`: right gradients pass, wrong ones are found and named."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from verify.biased import register_biased
+from verify.scenes import catalogue_scene
+
+from pathtracer.errors import UsageError
+from pathtracer.verify import Verdict, check_gradients
+from pathtracer.verify.catalogue import catalogue_folder
+
+SMOOTH = "camera.to_world translate:x"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def biased(variant):
+    register_biased()
+
+
+@pytest.fixture(scope="module")
+def plane():
+    return catalogue_scene("plane")
+
+
+def test_right_estimator_passes(plane):
+    report = check_gradients(plane, SMOOTH, "path_replay", cache=False)
+    (row,) = report.comparisons
+    assert row.verdict is Verdict.PASS and report.exit_code == 0, row.reason
+    low, high = row.slope_interval()
+    assert low < 1 < high and high - low < 0.06
+    assert row.backward == pytest.approx(1, abs=0.02)
+
+
+def test_five_percent_bias_fails_and_the_term_is_named(plane):
+    report = check_gradients(plane, SMOOTH, ["biased_scale", "path_replay"], cache=False)
+    wrong, right = report.comparisons
+    assert (wrong.verdict, right.verdict) == (Verdict.FAIL, Verdict.PASS)
+    assert report.exit_code == 1
+    assert wrong.slope == pytest.approx(1.05, abs=0.015)
+    assert wrong.terms["interior"] == pytest.approx(1 / 1.05, abs=0.015)
+    assert "suspicious term: interior" in wrong.reason
+    assert wrong.reason.startswith("camera.to_world translate:x")
+    assert wrong.remedy == "use path_replay, which passes here"
+
+
+def test_backward_mode_that_disagrees_with_forward_mode_fails(plane):
+    (row,) = check_gradients(plane, SMOOTH, "biased_backward", cache=False, diagnosis=False).comparisons
+    assert row.verdict is Verdict.FAIL
+    assert {"backward", "adjoint"} <= {t.name for t in row.decisive}
+    assert "slope" not in {t.name for t in row.decisive}
+
+
+def test_errors_that_cancel_over_the_image_are_found_in_blocks(plane):
+    key = "lamp.intensity.value"
+    (row,) = check_gradients(plane, key, "biased_cancelling", cache=False, backward=False, diagnosis=False).comparisons
+    assert row.verdict is Verdict.FAIL
+    assert any(t.name.startswith("block") for t in row.decisive)
+
+
+def test_gradient_that_is_not_finite_fails_with_its_pixels_counted(plane):
+    (row,) = check_gradients(plane, SMOOTH, "biased_nan", cache=False, diagnosis=False).comparisons
+    assert row.verdict is Verdict.FAIL and "not finite in 1 pixels" in row.reason
+
+
+def test_missing_visibility_is_found_with_a_remedy():
+    scene = catalogue_scene("mesh")
+    (row,) = check_gradients(scene, "object.vertex_positions", "path_replay", cache=False).comparisons
+    assert row.verdict is Verdict.FAIL
+    assert "zero although the image changes" in row.reason
+    assert row.remedy.startswith("use ") and "path_replay" not in row.remedy
+
+
+def test_starved_check_is_inconclusive_with_exit_code_6():
+    scene = catalogue_scene("box")
+    report = check_gradients(  # the first look is always completed
+        scene, "room.bsdf.reflectance.value", "path_replay", budget=1e-3, spp=1, reference_spp=1, cache=False
+    )
+    assert report.comparisons[0].verdict is Verdict.INCONCLUSIVE
+    assert report.exit_code == 6
+    assert "--budget" in report.comparisons[0].reason
+
+
+def test_parameter_without_effect_passes_as_zero(plane):
+    """A derivative that is zero, said to be zero, is right."""
+    scene = catalogue_scene("shadow-point")
+    key = "blocker.bsdf.brdf_0.reflectance.value"
+    assert key in scene.params
+    (row,) = check_gradients(scene, key, "path_replay", cache=False).comparisons
+    assert row.verdict is Verdict.PASS, row.reason
+
+
+def test_same_seed_gives_the_same_report(plane):
+    first, second = (check_gradients(plane, SMOOTH, "path_replay", cache=False, seed=7) for _ in range(2))
+    a, b = first.comparisons[0], second.comparisons[0]
+    assert a.slope == pytest.approx(b.slope, rel=1e-4)
+    assert a.spp == b.spp
+
+
+def test_reference_is_kept_on_disk_and_used_again(plane, tmp_path):
+    first = check_gradients(plane, SMOOTH, "path_replay", cache=tmp_path)
+    (file,) = tmp_path.iterdir()
+    stamp = file.stat().st_mtime_ns
+    second = check_gradients(plane, SMOOTH, "path_replay", cache=tmp_path)
+    assert file.stat().st_mtime_ns == stamp
+    np.testing.assert_allclose(first.comparisons[0].reference, second.comparisons[0].reference)
+    file.write_bytes(file.read_bytes()[:100])  # cut short: computed again, not trusted
+    third = check_gradients(plane, SMOOTH, "path_replay", cache=tmp_path)
+    assert third.passed
+
+
+def test_changed_parameter_is_another_reference(tmp_path):
+    scene = catalogue_scene("plane")
+    check_gradients(scene, "lamp.intensity.value", "path_replay", cache=tmp_path)
+    scene.params["lamp.position"] = scene.params["lamp.position"] + 0.1
+    scene.params.update()
+    check_gradients(scene, "lamp.intensity.value", "path_replay", cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_mitsuba_scenes_and_dictionaries_are_accepted(plane):
+    assert check_gradients(plane.mi, "lamp.intensity.value", "prb", cache=False, backward=False).passed
+
+
+@pytest.mark.parametrize(
+    ("motion", "estimator", "says"),
+    [
+        ("lamp.intensity", "path_replay", "did you mean"),
+        ("lamp.intensity.value", "path_replai", "did you mean 'path_replay'"),
+        ("lamp.intensity.value", "prb:spp", "not property=value"),
+        ("*.nothing", "path_replay", "matches no parameter"),
+    ],
+)
+def test_wrong_names_are_usage_errors_with_the_nearest(plane, motion, estimator, says):
+    with pytest.raises(UsageError, match=says):
+        check_gradients(plane, motion, estimator, cache=False)
+
+
+# ------------------------------------------------------------------ the command
+
+
+def _run(capfd, *arguments):
+    from pathtracer.cli.main import main
+
+    code = main(["check", *map(str, arguments)])
+    out, err = capfd.readouterr()
+    return code, out, err
+
+
+def test_command_writes_pictures_page_and_json(tmp_path, capfd):
+    scene = catalogue_folder() / "plane.xml"
+    code, out, _ = _run(
+        capfd, scene, "--wrt", "lamp.intensity.value", "--wrt", "camera.to_world", "--motion", "translate:y",
+        "--estimator", "path_replay", "--estimator", "biased_scale", "--json", "-o", tmp_path / "out",
+    )  # fmt: skip
+    data = json.loads(out)
+    assert code == 1 == data["exit_code"]
+    verdicts = {(c["motion"], c["estimator"]): c["verdict"] for c in data["comparisons"]}
+    assert set(verdicts.values()) == {"pass", "fail"}
+    assert all(v == ("pass" if e == "path_replay" else "fail") for (_, e), v in verdicts.items())
+    files = sorted(p.suffix for p in (tmp_path / "out").iterdir())
+    assert files == [".html", ".json", ".png", ".png", ".png", ".png"]
+    page = (tmp_path / "out" / "check.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png") == 4 and "http" not in page
+
+
+def test_command_prints_a_table_and_the_remedy(capfd):
+    scene = catalogue_folder() / "plane.xml"
+    code, out, _ = _run(capfd, scene, "--wrt", "camera.to_world translate:x", "--estimator", "biased_scale")
+    assert code == 1
+    assert "biased_scale" in out and "fail" in out and "suspicious term: interior" in out
+
+
+def test_command_names_a_wrong_key_and_exits_2(capfd):
+    code, _, err = _run(capfd, catalogue_folder() / "plane.xml", "--wrt", "lamp.intensity.valu")
+    assert code == 2
+    assert "lamp.intensity.value" in err
