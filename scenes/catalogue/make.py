@@ -1,4 +1,4 @@
-"""Writes the meshes, curves and textures of the catalogue; run it only to change them: `python scenes/catalogue/make.py`."""
+"""Writes the meshes, curves and textures of the catalogue: `python scenes/catalogue/make.py`, only to change them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ def main() -> None:
     low, fl = box((-0.7, -0.4, -0.4), (0.7, -0.15, 0.4))
     tall, ft = box((-0.6, -0.15, -0.3), (-0.2, 0.6, 0.3))
     write_ply("step.ply", turn(np.concatenate([low, tall]), 0, -25, 0), np.concatenate([fl, ft + 8]))
-    curve = [(-1.6, -0.9, 0.0), (-0.9, -0.5, 0.1), (-0.2, 0.6, 0.0), (0.5, -0.2, -0.1), (1.0, 0.5, 0.0), (1.7, 0.9, 0.1)]
+    curve = [(-1.6, -0.9, 0.0), (-0.9, -0.5, 0.1), (-0.2, 0.6, 0.0), (0.5, -0.2, -0.1)]
+    curve += [(1.0, 0.5, 0.0), (1.7, 0.9, 0.1)]
     lines = [" ".join(f"{x:g}" for x in (*p, 0.12)) for p in curve]
     (FOLDER / "curve.txt").write_text("\n".join(lines) + "\n", encoding="ascii")
     write_textures()
