@@ -22,12 +22,18 @@ def biased(variant):
 
 
 @pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A cache for references that several tests use."""
+    return tmp_path_factory.mktemp("references")
+
+
+@pytest.fixture(scope="module")
 def plane():
     return catalogue_scene("plane")
 
 
-def test_right_estimator_passes(plane):
-    report = check_gradients(plane, SMOOTH, "path_replay", cache=False)
+def test_right_estimator_passes(plane, shared):
+    report = check_gradients(plane, SMOOTH, "path_replay", cache=shared)
     (row,) = report.comparisons
     assert row.verdict is Verdict.PASS and report.exit_code == 0, row.reason
     low, high = row.slope_interval()
@@ -35,8 +41,8 @@ def test_right_estimator_passes(plane):
     assert row.backward == pytest.approx(1, abs=0.02)
 
 
-def test_five_percent_bias_fails_and_the_term_is_named(plane):
-    report = check_gradients(plane, SMOOTH, ["biased_scale", "path_replay"], cache=False)
+def test_five_percent_bias_fails_and_the_term_is_named(plane, shared):
+    report = check_gradients(plane, SMOOTH, ["biased_scale", "path_replay"], cache=shared)
     wrong, right = report.comparisons
     assert (wrong.verdict, right.verdict) == (Verdict.FAIL, Verdict.PASS)
     assert report.exit_code == 1
@@ -47,22 +53,22 @@ def test_five_percent_bias_fails_and_the_term_is_named(plane):
     assert wrong.remedy == "use path_replay, which passes here"
 
 
-def test_backward_mode_that_disagrees_with_forward_mode_fails(plane):
-    (row,) = check_gradients(plane, SMOOTH, "biased_backward", cache=False, diagnosis=False).comparisons
+def test_backward_mode_that_disagrees_with_forward_mode_fails(plane, shared):
+    (row,) = check_gradients(plane, SMOOTH, "biased_backward", cache=shared, diagnosis=False).comparisons
     assert row.verdict is Verdict.FAIL
     assert {"backward", "adjoint"} <= {t.name for t in row.decisive}
     assert "slope" not in {t.name for t in row.decisive}
 
 
-def test_errors_that_cancel_over_the_image_are_found_in_blocks(plane):
+def test_errors_that_cancel_over_the_image_are_found_in_blocks(plane, shared):
     key = "lamp.intensity.value"
-    (row,) = check_gradients(plane, key, "biased_cancelling", cache=False, backward=False, diagnosis=False).comparisons
+    (row,) = check_gradients(plane, key, "biased_cancelling", cache=shared, backward=False, diagnosis=False).comparisons
     assert row.verdict is Verdict.FAIL
     assert any(t.name.startswith("block") for t in row.decisive)
 
 
-def test_gradient_that_is_not_finite_fails_with_its_pixels_counted(plane):
-    (row,) = check_gradients(plane, SMOOTH, "biased_nan", cache=False, diagnosis=False).comparisons
+def test_gradient_that_is_not_finite_fails_with_its_pixels_counted(plane, shared):
+    (row,) = check_gradients(plane, SMOOTH, "biased_nan", cache=shared, backward=False, diagnosis=False).comparisons
     assert row.verdict is Verdict.FAIL and "not finite in 1 pixels" in row.reason
 
 
@@ -94,30 +100,31 @@ def test_parameter_without_effect_passes_as_zero(plane):
 
 
 def test_same_seed_gives_the_same_report(plane):
-    first, second = (check_gradients(plane, SMOOTH, "path_replay", cache=False, seed=7) for _ in range(2))
+    options = {"cache": False, "seed": 7, "backward": False}
+    first, second = (check_gradients(plane, SMOOTH, "path_replay", **options) for _ in range(2))
     a, b = first.comparisons[0], second.comparisons[0]
     assert a.slope == pytest.approx(b.slope, rel=1e-4)
     assert a.spp == b.spp
 
 
 def test_reference_is_kept_on_disk_and_used_again(plane, tmp_path):
-    first = check_gradients(plane, SMOOTH, "path_replay", cache=tmp_path)
+    first = check_gradients(plane, SMOOTH, "path_replay", cache=tmp_path, backward=False)
     (file,) = tmp_path.iterdir()
     stamp = file.stat().st_mtime_ns
-    second = check_gradients(plane, SMOOTH, "path_replay", cache=tmp_path)
+    second = check_gradients(plane, SMOOTH, "path_replay", cache=tmp_path, backward=False)
     assert file.stat().st_mtime_ns == stamp
     np.testing.assert_allclose(first.comparisons[0].reference, second.comparisons[0].reference)
     file.write_bytes(file.read_bytes()[:100])  # cut short: computed again, not trusted
-    third = check_gradients(plane, SMOOTH, "path_replay", cache=tmp_path)
+    third = check_gradients(plane, SMOOTH, "path_replay", cache=tmp_path, backward=False)
     assert third.passed
 
 
 def test_changed_parameter_is_another_reference(tmp_path):
     scene = catalogue_scene("plane")
-    check_gradients(scene, "lamp.intensity.value", "path_replay", cache=tmp_path)
+    check_gradients(scene, "lamp.intensity.value", "path_replay", cache=tmp_path, backward=False)
     scene.params["lamp.position"] = scene.params["lamp.position"] + 0.1
     scene.params.update()
-    check_gradients(scene, "lamp.intensity.value", "path_replay", cache=tmp_path)
+    check_gradients(scene, "lamp.intensity.value", "path_replay", cache=tmp_path, backward=False)
     assert len(list(tmp_path.iterdir())) == 2
 
 
