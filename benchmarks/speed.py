@@ -2,10 +2,10 @@
 
     python benchmarks/speed.py [--rounds 15] [--resolution 128] [--spp 16] [-o speed.json]
 
-Rows: the primal image against `path`, a gradient step against `prb` (materials and lights, as in most inverse problems; and a
-moving mesh), and the time to the first gradient (tracing and compiling included, kernel cache empty). Every round
-measures all contenders one after the other in alternating order; a ratio below 1 means that path_replay is faster. Ratios are medians over
-rounds with their quartiles, since machines are noisy.
+Rows: the primal image against `path`, a gradient step against `prb` (materials and lights, as in most inverse
+problems; and a moving mesh), and the time to the first gradient (tracing and compiling included, kernel cache empty).
+Every round measures all contenders one after the other in alternating order; a ratio below 1 means that path_replay is
+faster. Ratios are medians over rounds with their quartiles, since machines are noisy.
 """
 
 from __future__ import annotations

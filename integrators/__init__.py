@@ -1,7 +1,7 @@
 """Gradient estimators as Mitsuba plugins.
 
-`register()` makes every estimator of `ESTIMATORS` loadable by name, from Python and from XML, in the current variant and
-in every variant that is set later (Mitsuba's plugin registry is per variant).
+`register()` makes every estimator of `ESTIMATORS` loadable by name, from Python and from XML, in the current variant
+and in every variant that is set later (Mitsuba's plugin registry is per variant).
 
     import mitsuba as mi, integrators
     mi.set_variant("llvm_ad_rgb")

@@ -209,11 +209,11 @@ class ReplayIntegrator(ADIntegrator):
                         dr.backward_from(δimage * (L * weight + offset), flags=dr.ADFlag.ClearInterior)
                 return None
 
-            δL, valid, _, _ = self.sample(mode=mode, sampler=sampler, state_in=state, geometry=geometry, **walk)
+            δL, _, _, _ = self.sample(mode=mode, sampler=sampler, state_in=state, geometry=geometry, **walk)
             with dr.resume_grad():
                 δhead = L * dr.grad(weight) + dr.grad(offset)
             value = δL * dr.detach(weight) + dr.select(dr.isfinite(δhead), δhead, 0)
-            # What a ray hits does not change while visibility is fixed: the interior term has no part in the alpha channel
+            # What a ray hits does not change while visibility is fixed: the interior term has no part in alpha
             return self._splat(film, pos, value, ray, mi.Bool(False), spp)
 
     def camera_head(self, scene: mi.Scene, sampler: mi.Sampler, ray: mi.Ray3f, geometry: bool) -> SpecularChain:

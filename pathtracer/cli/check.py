@@ -98,7 +98,7 @@ def command(
     from pathtracer.verify import check_gradients
 
     motions = [key if motion is None or " " in key else f"{key} {motion}" for key in keys]
-    settings = {} if session.spp is None else {"spp": session.spp}
+    settings: dict[str, Any] = {} if session.spp is None else {"spp": session.spp}
     with session.console.status("check") as status:
 
         def progress(begins: str, done: Any) -> None:
