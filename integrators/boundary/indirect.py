@@ -142,8 +142,8 @@ class LineCurves:
             if curves.has_edges:
                 _, e, c0, c1, flags = curves.all_edges()
                 parts.append(dr.norm(e) * curves.lune(e, c0, c1, flags)[0] / dr.pi)
-            if curves.quadrics is not None:
-                parts.append(dr.two_pi * curves.quadrics.bounds()[1])
+            if curves.smooth is not None:
+                parts.append(dr.two_pi * curves.smooth.bounds()[1])
         self.choice = Discrete(parts[0] if len(parts) == 1 else dr.concat(parts))
 
 

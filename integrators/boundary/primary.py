@@ -68,8 +68,8 @@ class PrimaryCurves:
         with dr.suspend_grad():
             if curves.has_edges:
                 weights.append(self._edges(curves, camera, film))
-            if curves.quadrics is not None:
-                weights.append(self._quadrics(curves, camera, film))
+            if curves.smooth is not None:
+                weights.append(self._smooth(curves, camera, film))
         weight = weights[0] if len(weights) == 1 else dr.concat(weights)
         if moving_only:
             weight = dr.select(curves.moving(), weight, 0)
@@ -111,9 +111,9 @@ class PrimaryCurves:
         self.t0, self.t1 = t0, t1
         return dr.select(candidate & (t1 > t0) & dr.isfinite(length), length, 0)
 
-    def _quadrics(self, curves: Silhouettes, camera: FilmMap, film: FilmSplat) -> mi.Float:
-        assert curves.quadrics is not None
-        centre, radius = curves.quadrics.bounds()
+    def _smooth(self, curves: Silhouettes, camera: FilmMap, film: FilmSplat) -> mi.Float:
+        assert curves.smooth is not None
+        centre, radius = curves.smooth.bounds()
         local = mi.Point3f(camera.to_camera @ centre)
         ahead = local.z + radius > camera.near
         z = dr.maximum(local.z, dr.maximum(radius, camera.near))

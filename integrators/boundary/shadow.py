@@ -46,8 +46,8 @@ class ShadowCurves:
                 parts = []
                 if curves.has_edges:
                     parts.append(self._edges(curves, lights, number))
-                if curves.quadrics is not None:
-                    parts.append(self._quadrics(curves, lights, number))
+                if curves.smooth is not None:
+                    parts.append(self._smooth(curves, lights, number))
                 weights = mi.Float64(parts[0] if len(parts) == 1 else dr.concat(parts))
                 total = dr.sum(weights)
                 shares.append(dr.select(total > 0, weights / total, 0))
@@ -78,9 +78,9 @@ class ShadowCurves:
         return dr.select(same & ~always, 0, length / (dr.norm(d + 0.5 * e) + radius))
 
     @staticmethod
-    def _quadrics(curves: Silhouettes, lights: Lights, number: int) -> mi.Float:
-        assert curves.quadrics is not None
-        centre, radius = curves.quadrics.bounds()
+    def _smooth(curves: Silhouettes, lights: Lights, number: int) -> mi.Float:
+        assert curves.smooth is not None
+        centre, radius = curves.smooth.bounds()
         seen = lights.viewpoint(number)
         if seen is None:
             return dr.two_pi * radius

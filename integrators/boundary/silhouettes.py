@@ -19,9 +19,11 @@ import numpy as np
 from ..errors import UnsupportedGradient
 from .quadrics import QUADRICS, Quadrics
 from .topology import build_edges
+from .tubes import TUBES, Tubes
 from .view import View
 
 OPEN, NON_MANIFOLD, SMOOTH, UNIFORM = 1, 2, 4, 8
+MESH, QUADRIC, SPLINE, ROUND = range(4)
 
 #: sine of the angle below which two faces count as one plane
 FLAT = 1e-5
@@ -57,11 +59,17 @@ class Topology:
     Args:
         meshes: the triangle meshes of the scene.
         quadrics: its spheres, disks and cylinders.
+        tubes: its hair-like curves.
     """
 
-    def __init__(self, meshes: list[mi.Mesh], quadrics: list[mi.Shape]) -> None:
-        self.alive = (list(meshes), list(quadrics), [mesh.faces_buffer() for mesh in meshes])  # else keys could recur
-        self.key = topology_key(meshes, quadrics)
+    def __init__(self, meshes: list[mi.Mesh], quadrics: list[mi.Shape], tubes: list[mi.Shape]) -> None:
+        self.alive = (
+            list(meshes),
+            list(quadrics),
+            list(tubes),
+            [mesh.faces_buffer() for mesh in meshes],
+        )  # else keys could recur
+        self.key = topology_key(meshes, [*quadrics, *tubes])
         self.first_face, self.size, self.mesh_index = [], 0, {mesh.ptr: i for i, mesh in enumerate(meshes)}
         positions, faces, owner, smooth = [np.zeros((0, 3), np.float32)], [np.zeros((0, 3), np.int64)], [], []
         vertices = triangles = 0
@@ -76,7 +84,7 @@ class Topology:
             triangles += len(faces[-1])
         if meshes:
             self._upload_edges(positions, faces, owner, smooth)
-        self._upload_shapes(meshes, quadrics)
+        self._upload_shapes(meshes, quadrics, tubes)
 
     def _upload_edges(self, positions: list, faces: list, owner: list, smooth: list) -> None:
         all_faces = np.concatenate(faces)
@@ -92,23 +100,23 @@ class Topology:
         shape_of = np.concatenate(owner)
         self.owner, self.owner_other = mi.UInt32(shape_of[e.first_face]), mi.UInt32(shape_of[e.last_face])
 
-    def _upload_shapes(self, meshes: list[mi.Mesh], quadrics: list[mi.Shape]) -> None:
+    def _upload_shapes(self, meshes: list[mi.Mesh], quadrics: list[mi.Shape], tubes: list[mi.Shape]) -> None:
         """Tables from the number that a hit's shape pointer stands for."""
         number = lambda shape: int(dr.reinterpret_array(mi.UInt32, mi.ShapePtr(shape))[0])
-        numbers = [number(shape) for shape in (*meshes, *quadrics)]
-        offset = np.zeros(max(numbers, default=0) + 1, dtype=np.uint32)
-        is_mesh = np.zeros(len(offset), dtype=bool)
-        for i, n in enumerate(numbers):
-            is_mesh[n] = i < len(meshes)
-            offset[n] = self.first_face[i] if is_mesh[n] else i - len(meshes)
-        self.shape_offset, self.shape_is_mesh = mi.UInt32(offset), mi.Bool(is_mesh)
+        first = [*self.first_face, *range(len(quadrics)), *(Tubes(tubes).first_segment if tubes else [])]
+        families = [MESH] * len(meshes) + [QUADRIC] * len(quadrics)
+        families += [ROUND if tube.class_name() == "LinearCurve" else SPLINE for tube in tubes]
+        numbers = [number(shape) for shape in (*meshes, *quadrics, *tubes)]
+        offset, family = (np.zeros(max(numbers, default=0) + 1, dtype=np.uint32) for _ in range(2))
+        offset[numbers], family[numbers] = first, families
+        self.shape_offset, self.shape_family = mi.UInt32(offset), mi.UInt32(family)
 
 
-def topology_key(meshes: list[mi.Mesh], quadrics: list[mi.Shape]) -> tuple[Any, ...]:
+def topology_key(meshes: list[mi.Mesh], others: list[mi.Shape]) -> tuple[Any, ...]:
     """Changes when a shape is added, removed, or a mesh gets other faces."""
     return (
         tuple((m.ptr, m.vertex_count(), m.face_count(), m.faces_buffer().index) for m in meshes),
-        tuple(q.ptr for q in quadrics),
+        tuple(shape.ptr for shape in others),
     )
 
 
@@ -135,6 +143,41 @@ def classify(
     return silhouette, crease
 
 
+class Smooth:
+    """Several families of shapes with silhouettes in closed form, one after the other."""
+
+    def __init__(self, families: list[Any]) -> None:
+        self.families = families
+        self.size = sum(family.size for family in families)
+
+    def moving(self) -> list[bool]:
+        """Which elements carry derivatives."""
+        return [moves for family in self.families for moves in family.moving()]
+
+    def bounds(self) -> tuple[mi.Point3f, mi.Float]:
+        """Centre and radius of a ball around each element, detached."""
+        balls = [family.bounds() for family in self.families]
+        if len(balls) == 1:
+            return balls[0]
+        centre = [dr.concat([ball[0][i] for ball in balls]) for i in range(3)]
+        return mi.Point3f(*centre), dr.concat([ball[1] for ball in balls])
+
+    def sample(
+        self, index: mi.UInt32, t: mi.Float, view: View, active: mi.Bool
+    ) -> tuple[mi.Point3f, mi.Vector3f, mi.Vector3f, mi.Bool]:
+        """See `Quadrics.sample`."""
+        if len(self.families) == 1:
+            return self.families[0].sample(index, t, view, active)
+        result = (mi.Point3f(0), mi.Vector3f(0), mi.Vector3f(0), mi.Bool(False))
+        first = 0
+        for family in self.families:
+            here = active & (index >= first) & (index < first + family.size)
+            found = family.sample(dr.select(here, index - first, 0), t, view, here)
+            result = tuple(dr.select(here, new, old) for new, old in zip(found, result, strict=True))
+            first += family.size
+        return result
+
+
 class Silhouettes:
     """All boundary curves of a scene, at its current parameters.
 
@@ -147,7 +190,7 @@ class Silhouettes:
     """
 
     def __init__(self, scene: mi.Scene, topology: Topology | None = None) -> None:
-        meshes, quadrics = [], []
+        meshes, quadrics, tubes = [], [], []
         for shape in scene.shapes():
             name = shape.class_name()
             if shape.is_mesh() and name != "EllipsoidsMesh":
@@ -155,14 +198,16 @@ class Silhouettes:
                     meshes.append(shape)
             elif name in QUADRICS:
                 quadrics.append(shape)
+            elif name in TUBES:
+                tubes.append(shape)
             else:
                 raise UnsupportedGradient(
                     f"the silhouettes of a {name} are not known, so visibility cannot be differentiated in its scene",
                     key=shape.id(),
                     remedy="replace it by a mesh, or use the estimator finite_difference",
                 )
-        if topology is None or topology.key != topology_key(meshes, quadrics):
-            topology = Topology(meshes, quadrics)
+        if topology is None or topology.key != topology_key(meshes, [*quadrics, *tubes]):
+            topology = Topology(meshes, quadrics, tubes)
         self.topology = topology
         self.meshes = meshes
         self.positions = mi.Float(0)
@@ -170,22 +215,25 @@ class Silhouettes:
             buffers = [mesh.vertex_positions_buffer() for mesh in meshes]
             self.positions = buffers[0] if len(buffers) == 1 else dr.concat(buffers)
         self.quadrics = Quadrics(quadrics) if quadrics else None
+        self.tubes = Tubes(tubes) if tubes else None
+        families = [family for family in (self.quadrics, self.tubes) if family is not None]
+        self.smooth = Smooth(families) if families else None
         self.edge_count = topology.size
         self.has_edges = topology.size > 0
-        self.size = self.edge_count + (self.quadrics.size if self.quadrics else 0)
+        self.size = self.edge_count + (self.smooth.size if self.smooth else 0)
 
     def moving(self) -> mi.Bool:
         """Which elements carry derivatives."""
         parts = []
         with dr.resume_grad():
             shapes = [dr.grad_enabled(mesh.vertex_positions_buffer()) for mesh in self.meshes]
-            quadrics = self.quadrics.moving() if self.quadrics else []
+            smooth = self.smooth.moving() if self.smooth else []
         if self.has_edges:
             moves = mi.Bool(shapes)
             t = self.topology
             parts.append(dr.gather(mi.Bool, moves, t.owner) | dr.gather(mi.Bool, moves, t.owner_other))
-        if quadrics:
-            parts.append(mi.Bool(quadrics))
+        if smooth:
+            parts.append(mi.Bool(smooth))
         return parts[0] if len(parts) == 1 else dr.concat(parts)
 
     def vertex(self, index: mi.UInt32, active: mi.Bool | bool = True) -> mi.Point3f:
@@ -214,37 +262,44 @@ class Silhouettes:
         """
         number = dr.reinterpret_array(mi.UInt32, hit.shape)
         offset = dr.gather(mi.UInt32, self.topology.shape_offset, number, active)
-        on_mesh = active & dr.gather(mi.Bool, self.topology.shape_is_mesh, number, active)
-        result = mi.Point3f(dr.detach(p))
+        family = dr.gather(mi.UInt32, self.topology.shape_family, number, active)
+        p = mi.Point3f(dr.detach(p))
+        result = p
+        attach = lambda here, value: dr.replace_grad(
+            result, mi.Point3f(dr.select(here, mi.Vector3f(value), mi.Vector3f(result)))
+        )
         if self.has_edges:
+            on_mesh = active & (family == MESH)
             corner = 3 * (offset + hit.prim_index)
             v = [self.vertex(dr.gather(mi.UInt32, self.topology.faces, corner + i, on_mesh), on_mesh) for i in range(3)]
             b = dr.detach(hit.prim_uv)
-            here = v[0] * (1 - b.x - b.y) + v[1] * b.x + v[2] * b.y
-            result = dr.replace_grad(result, mi.Point3f(dr.select(on_mesh, mi.Vector3f(here), mi.Vector3f(result))))
+            result = attach(on_mesh, v[0] * (1 - b.x - b.y) + v[1] * b.x + v[2] * b.y)
         if self.quadrics is not None:
-            other = active & ~on_mesh
+            other = active & (family == QUADRIC)
             matrix = self.quadrics.matrix(offset, other)
-            local = mi.Transform4f(dr.detach(matrix)).inverse() @ mi.Point3f(dr.detach(p))
-            here = mi.Transform4f(matrix) @ mi.Point3f(dr.detach(local))
-            result = dr.replace_grad(result, mi.Point3f(dr.select(other, mi.Vector3f(here), mi.Vector3f(result))))
+            local = mi.Transform4f(dr.detach(matrix)).inverse() @ p
+            result = attach(other, mi.Transform4f(matrix) @ mi.Point3f(dr.detach(local)))
+        if self.tubes is not None:
+            tube = active & ((family == SPLINE) | (family == ROUND))
+            v = dr.detach(hit.prim_uv.x)
+            result = attach(tube, self.tubes.follow(offset + hit.prim_index, v, p, family == ROUND, tube))
         return mi.Point3f(result)
 
     def sample(self, index: mi.UInt32, t: mi.Float, view: View) -> CurvePoint:
         """The point at parameter t of a curve element.
 
         Args:
-            index: (N,) element: mesh edges first, then quadrics.
+            index: (N,) element: mesh edges first, then smooth shapes.
             t: (N,) in [0, 1].
             view: from where the silhouette is seen, per lane or for all.
         """
         on_mesh = mi.Bool(index < self.edge_count)
         if not self.has_edges:
-            return self._on_quadric(index, t, view, mi.Bool(True))
-        if self.quadrics is None:
+            return self._on_smooth(index, t, view, mi.Bool(True))
+        if self.smooth is None:
             return self._on_edge(index, t, view, mi.Bool(True))
         first = self._on_edge(dr.select(on_mesh, index, 0), t, view, on_mesh)
-        second = self._on_quadric(dr.select(on_mesh, 0, index - self.edge_count), t, view, ~on_mesh)
+        second = self._on_smooth(dr.select(on_mesh, 0, index - self.edge_count), t, view, ~on_mesh)
         pick = lambda x, y: dr.select(on_mesh, x, y)
         return CurvePoint(
             p=pick(first.p, second.p),
@@ -296,7 +351,7 @@ class Silhouettes:
             lune = mi.Vector3f(dr.select(back, -lune, lune))
             # dσ = dz dφ, over z in [-1, 1] and twice the angle
             lune_density = dr.select(angle > 0, dr.rcp(4 * angle), 0)
-            if self.quadrics is None:
+            if self.smooth is None:
                 return lune, lune_density
             return mi.Vector3f(dr.select(on_mesh, lune, uniform)), dr.select(on_mesh, lune_density, density)
 
@@ -316,7 +371,7 @@ class Silhouettes:
             silhouette, crease = classify(view.toward(a), e, c0, c1, flags)
         return CurvePoint(p, e, c0, silhouette & active, crease & active)
 
-    def _on_quadric(self, index: mi.UInt32, t: mi.Float, view: View, active: mi.Bool) -> CurvePoint:
-        assert self.quadrics is not None
-        p, tangent, inner, valid = self.quadrics.sample(index, t, view, active)
+    def _on_smooth(self, index: mi.UInt32, t: mi.Float, view: View, active: mi.Bool) -> CurvePoint:
+        assert self.smooth is not None
+        p, tangent, inner, valid = self.smooth.sample(index, t, view, active)
         return CurvePoint(p, tangent, inner, valid & active, mi.Bool(False))

@@ -278,6 +278,24 @@ def test_other_cameras_have_the_slope_of_finite_differences(kind: str, who: str)
     assert_slope_is_one(subject.difference(2, 1e-2, 12), subject.forward(4, max_depth=2))
 
 
+@pytest.mark.parametrize("kind", ["bsplinecurve", "linearcurve"])
+def test_curves_and_their_shadows_have_the_slope_of_finite_differences(kind: str, tmp_path: Any) -> None:
+    points = [
+        (-1.2, -0.7, 0.8, 0.2),
+        (-0.5, -0.3, 0.7, 0.25),
+        (0, 0.4, 0.9, 0.2),
+        (0.4, -0.2, 0.8, 0.2),
+        (1, 0.4, 1, 0.3),
+    ]
+    (tmp_path / "curve.txt").write_text("\n".join(" ".join(map(str, point)) for point in points))
+    curve = {"type": kind, "filename": str(tmp_path / "curve.txt"), "bsdf": {"type": "diffuse"}}
+    move = lambda base, θ: dr.ravel(mi.Point4f(dr.unravel(mi.Point4f, base) + θ * mi.Vector4f(1, 0.3, 0.4, 0.2)))
+    # The shading of a moving linear curve is not differentiated by Mitsuba: compare what the boundary alone explains
+    black = {"type": "diffuse", "reflectance": rgb(0, 0, 0)}
+    subject = Subject(room(sun(), curve | {"bsdf": black}), ("occluder.control_points", move))
+    assert_slope_is_one(subject.difference(2, 1e-2, 12), subject.forward(4, max_depth=2))
+
+
 def test_an_edge_across_a_seam_counts_once() -> None:
     """Mitsuba's cube (24 vertices) and the same cube with eight have the same derivative."""
     corners = np.array([[x, y, z] for z in (-1, 1) for y in (-1, 1) for x in (-1, 1)], dtype=np.float32) * 0.5
