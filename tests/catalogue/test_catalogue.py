@@ -13,7 +13,7 @@ from integrators import ESTIMATORS, PHENOMENA
 from pathtracer.errors import UsageError
 from pathtracer.scenes import load_scene
 from pathtracer.verify import Motion, Verdict, check_gradients
-from pathtracer.verify.catalogue import CASES, EXCEPTIONS, catalogue_folder, expectation, find_case
+from pathtracer.verify.catalogue import CASES, EXCEPTIONS, catalogue_folder, expectation, find_case, settings_for
 from pathtracer.verify.subject import REFERENCE
 
 NAMES = [name for name in ESTIMATORS if name != REFERENCE]
@@ -28,7 +28,8 @@ def _scene(case):
 
 
 def _check(name, case):
-    report = check_gradients(_scene(case), case.motion, name, budget=BUDGET, diagnosis=False, **case.settings)
+    settings = settings_for(name, case)
+    report = check_gradients(_scene(case), case.motion, name, budget=BUDGET, diagnosis=False, **settings)
     (row,) = report.comparisons
     expected = expectation(name, case)
     words = f"{case.id} {case.motion}: {row.verdict}, expected {'/'.join(map(str, expected.verdicts))}: {row.reason}"
