@@ -23,7 +23,7 @@ from .tubes import TUBES, Tubes
 from .view import View
 
 OPEN, NON_MANIFOLD, SMOOTH, UNIFORM = 1, 2, 4, 8
-MESH, QUADRIC, SPLINE, ROUND = range(4)
+MESH, QUADRIC, SPLINE, ROUND = range(1, 5)  # 0: nothing was hit
 
 #: sine of the angle below which two faces count as one plane
 FLAT = 1e-5
@@ -260,6 +260,7 @@ class Silhouettes:
             hit: (N,) what was hit.
             p: (N,) where; detached.
         """
+        active = active & hit.is_valid()
         number = dr.reinterpret_array(mi.UInt32, hit.shape)
         offset = dr.gather(mi.UInt32, self.topology.shape_offset, number, active)
         family = dr.gather(mi.UInt32, self.topology.shape_family, number, active)
