@@ -76,15 +76,15 @@ class PathReplay(ReplayIntegrator):
 
         # --------------------------- loop state ---------------------------
         attached_ray = ray
-        ray = mi.Ray3f(camera)                            # Current ray
-        first_depth = mi.UInt32(depth)                    # Depth at which the camera segment starts
-        depth = mi.UInt32(depth)                          # Depth of the current vertex
-        L = mi.Spectrum(0 if primal else state_in)        # Radiance: accumulated (primal), or still to come
-        δL = mi.Spectrum(δL if δL is not None else 0)     # Adjoint or tangent radiance
-        β = mi.Spectrum(1)                                # Throughput
-        η = mi.Float(1)                                   # Relative index of refraction
-        active = mi.Bool(active)                          # Lanes still walking
-        dropped = mi.UInt32(0)                            # Non-finite contributions
+        ray = mi.Ray3f(camera)  # Current ray
+        first_depth = mi.UInt32(depth)  # Depth at which the camera segment starts
+        depth = mi.UInt32(depth)  # Depth of the current vertex
+        L = mi.Spectrum(0 if primal else state_in)  # Radiance: accumulated (primal), or still to come
+        δL = mi.Spectrum(δL if δL is not None else 0)  # Adjoint or tangent radiance
+        β = mi.Spectrum(1)  # Throughput
+        η = mi.Float(1)  # Relative index of refraction
+        active = mi.Bool(active)  # Lanes still walking
+        dropped = mi.UInt32(0)  # Non-finite contributions
         pi = scene.ray_intersect_preliminary(ray, coherent=True, reorder=False, active=active)
         ray_prev = mi.Ray3f(ray)
         pi_prev = dr.zeros(mi.PreliminaryIntersection3f)
@@ -120,10 +120,12 @@ class PathReplay(ReplayIntegrator):
                     second = depth == first_depth + 1
                     p_prev = mi.Point3f(0)
                     p_prev[second] = pi_prev.compute_surface_interaction(
-                        camera_ray, mi.RayFlags.Minimal, active & second).p
+                        camera_ray, mi.RayFlags.Minimal, active & second
+                    ).p
                     later = ~first & ~second
                     p_prev[later] = pi_prev.compute_surface_interaction(
-                        ray_prev, mi.RayFlags.Minimal | mi.RayFlags.FollowShape, active & later).p
+                        ray_prev, mi.RayFlags.Minimal | mi.RayFlags.FollowShape, active & later
+                    ).p
                     # Attached incident direction: both ends of the segment may move
                     wi = si.to_local(dr.normalize(p_prev - si.p))
                     wi = dr.replace_grad(si.to_local(-ray.d), wi)
@@ -189,7 +191,7 @@ class PathReplay(ReplayIntegrator):
                         to_next = si_next.p - si.p
                         wo_next = dr.replace_grad(ray_next.d, dr.select(hit, dr.normalize(to_next), ray_next.d))
                         wo = si.to_local(wo_next)
-                        J = dr.select(hit & ~delta, geometric_term(to_next, si_next), 1)      # (E3)
+                        J = dr.select(hit & ~delta, geometric_term(to_next, si_next), 1)  # (E3)
                     bsdf_value = bsdf.eval(ctx, si, wo, active_next)
                     if dr.hint(traits.has_delta_lobes, mode="scalar"):
                         lobe = lobe_value(traits, bsdf, ctx, si, u1, u2, bs, active_next & delta)  # (E5)
