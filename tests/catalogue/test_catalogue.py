@@ -39,8 +39,12 @@ def _check(name, case):
         assert low - 0.1 <= 1 + expected.bias <= high + 0.1, f"{words}; known bias {expected.bias:+.2f}"
 
 
+#: Every kernel of warped_area takes long to compile.
+LONG = {"warped_area"}
+
+
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case.id)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in NAMES])
 def test_estimator_is_right_or_caught(name, case):
     _check(name, case)
 
