@@ -94,7 +94,7 @@ def test_a_straight_edge_through_the_middle_always_has_ring_points_on_both_sides
 slow = pytest.mark.slow
 MOTIONS = [
     pytest.param("cube", "gaussian", "shape.vertex_positions translate:x", marks=slow),
-    ("sphere", "gaussian", "shape.to_world translate:x"),
+    pytest.param("sphere", "gaussian", "shape.to_world translate:x", marks=slow),
     ("cube", "box", "sensor.to_world translate:x"),
     pytest.param("cube", "gaussian", "sensor.to_world translate:x", marks=slow),
     pytest.param("cube", "gaussian", "sensor.to_world rotate:y", marks=slow),
