@@ -253,15 +253,20 @@ REFUSED: dict[str, str] = {
 
 #: Slope of the interior term alone, measured, where it is not zero: it is what estimators with no other term give.
 INTERIOR_SLOPES: dict[str, float] = {
-    "frosted-glass": -0.5,
-    "indirect-room-grows": 0.35,
-    "rough-mirror": -0.8,
-    "shadow-area-camera": 0.2,
-    "shadow-area-light": 0.07,
-    "shadow-area-receiver": 0.08,
-    "shadow-spot-camera": 0.16,
-    "shadow-spot-light": 0.05,
-    "shadow-spot-receiver": 0.07,
+    "frosted-glass": -0.50,
+    "indirect-room-grows": 0.57,
+    "mesh-closed-deforms": 0.07,
+    "rough-mirror": -0.80,
+    "self-shadow-turns": 0.14,
+    "shadow-area-camera": 0.28,
+    "shadow-area-light": 0.09,
+    "shadow-area-receiver": 0.10,
+    "shadow-point-both": 0.09,
+    "shadow-point-camera": 0.16,
+    "shadow-point-receiver": 0.05,
+    "shadow-spot-camera": 0.32,
+    "shadow-spot-light": 0.13,
+    "shadow-spot-receiver": 0.13,
 }
 
 #: Estimators that declare a bias: how far off they may be, by fields of `check.Settings`.
