@@ -155,6 +155,9 @@ class FrozenProgram:
 
     def _run(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         if self._recorded is not None:
+            if not self._proven:
+                # A recording looks at every object of the process: those of dead scenes must not take part
+                gc.collect()
             try:
                 with _no_collection():
                     result = self._recorded(*inputs)
