@@ -13,6 +13,9 @@ import mitsuba as mi
 #: Cosine below which a surface counts as seen edge-on.
 GRAZING = 1e-3
 FOLLOW = mi.RayFlags.All | mi.RayFlags.FollowShape
+#: What the far end of a segment needs. Its shading frame would be attached to vertex normals without being read, and
+#: Dr.Jit 1.5.0 cannot propagate forward from a parameter that also enters a virtual call outside the result.
+FOLLOW_END = mi.RayFlags.Minimal | mi.RayFlags.dPdUV | mi.RayFlags.FollowShape
 SPECULAR = int(mi.BSDFFlags.DeltaReflection) | int(mi.BSDFFlags.DeltaTransmission)
 
 
@@ -98,7 +101,7 @@ def attach_emitter_sample(
                     ray.o = dr.fma(ray.d, ray.maxt, ray.o)
                     ray.maxt = dr.largest(ray.maxt)
                     pi_y = scene.ray_intersect_preliminary(ray, coherent=False, active=surface)
-                si_y = pi_y.compute_surface_interaction(ray, FOLLOW, surface)
+                si_y = pi_y.compute_surface_interaction(ray, FOLLOW_END, surface)
                 found = surface & si_y.is_valid()
                 y = mi.Point3f(dr.replace_grad(y, dr.select(found, si_y.p, y)))
                 n = mi.Normal3f(dr.replace_grad(n, dr.select(found, si_y.n, n)))

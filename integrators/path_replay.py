@@ -23,7 +23,7 @@ import drjit as dr
 import mitsuba as mi
 from mitsuba.ad.integrators.common import mis_weight
 
-from .attached import FOLLOW, SceneTraits, attach_emitter_sample, geometric_term, lobe_value
+from .attached import FOLLOW, FOLLOW_END, SceneTraits, attach_emitter_sample, geometric_term, lobe_value
 from .base import ReplayIntegrator
 
 
@@ -91,6 +91,9 @@ class PathReplay(ReplayIntegrator):
         si_prev = dr.zeros(mi.SurfaceInteraction3f)
         pdf_prev = mi.Float(1)
         delta_prev = mi.Bool(True)
+        # The camera segment goes straight on through null lobes: its vertices slide along the camera ray
+        first, second = mi.Bool(True), mi.Bool(False)  # On the camera segment; one vertex behind it
+        run = mi.Float(0)  # Length of the camera segment so far
 
         if dr.hint(self.hide_emitters, mode="scalar"):
             skip = pi.is_valid() & (pi.shape.emitter() != None) & active  # noqa: E711
@@ -99,7 +102,6 @@ class PathReplay(ReplayIntegrator):
 
         while dr.hint(active, max_iterations=self.max_depth, label=f"Path replay ({mode.name})"):
             active_next = mi.Bool(active)
-            first = depth == first_depth
 
             # ------------- current vertex, attached to what moves it -------------
             with dr.resume_grad(when=moving):
@@ -114,12 +116,15 @@ class PathReplay(ReplayIntegrator):
                     camera_ray = mi.Ray3f(camera)
                     camera_ray.o = o
                     camera_ray.d = d
-                    si = pi.compute_surface_interaction(camera_ray, mi.RayFlags.All, active & first)
+                    pi_first = mi.PreliminaryIntersection3f(pi)
+                    pi_first.t += run
+                    si = pi_first.compute_surface_interaction(camera_ray, mi.RayFlags.All, active & first)
                     si[~first] = pi.compute_surface_interaction(ray, FOLLOW, active & ~first)
                     si.wi = dr.select(first, si.wi, mi.Vector3f(0))
-                    second = depth == first_depth + 1
                     p_prev = mi.Point3f(0)
-                    p_prev[second] = pi_prev.compute_surface_interaction(
+                    pi_second = mi.PreliminaryIntersection3f(pi_prev)
+                    pi_second.t += run
+                    p_prev[second] = pi_second.compute_surface_interaction(
                         camera_ray, mi.RayFlags.Minimal, active & second
                     ).p
                     later = ~first & ~second
@@ -186,7 +191,7 @@ class PathReplay(ReplayIntegrator):
                     wo = si.to_local(ray_next.d)
                     J = mi.Float(1)
                     if dr.hint(moving, mode="scalar"):
-                        si_next = pi_next.compute_surface_interaction(ray_next, FOLLOW, active_next)
+                        si_next = pi_next.compute_surface_interaction(ray_next, FOLLOW_END, active_next)
                         hit = active_next & si_next.is_valid()
                         to_next = si_next.p - si.p
                         wo_next = dr.replace_grad(ray_next.d, dr.select(hit, dr.normalize(to_next), ray_next.d))
@@ -217,6 +222,10 @@ class PathReplay(ReplayIntegrator):
                 dropped[active & ~fine] += 1
 
             # --------------------------- next iteration ---------------------------
+            straight = first & mi.has_flag(bs.sampled_type, mi.BSDFFlags.Null)
+            run = dr.select(straight, dr.norm(dr.detach(si.p) - camera.o), run)
+            second = first & ~straight
+            first = straight
             si_prev = dr.detach(si, True)
             pdf_prev = bs.pdf
             delta_prev = delta
@@ -231,7 +240,7 @@ class PathReplay(ReplayIntegrator):
             ray = ray_next
 
         if dr.hint(not primal, mode="scalar"):
-            self.dropped = dr.sum(dropped)
+            self.dropped += dr.sum(dropped)  # of one launch of many
             if dr.hint(moving_camera and mode == dr.ADMode.Backward, mode="scalar"):
                 with dr.resume_grad():
                     dr.backward_from(

@@ -74,6 +74,15 @@ def wall_scene(kind: str = "point", **more) -> dict:
     return {"type": "scene", "sensor": camera(), "wall": wall, "light": light(kind)} | more
 
 
+def smooth_wall() -> dict:
+    """The front of a cube, which has vertex normals."""
+    return {
+        "type": "cube",
+        "to_world": T().translate([0, 0, -4]).scale(4),
+        "bsdf": {"type": "roughconductor", "alpha": 0.4},
+    }
+
+
 def ball_scene(bsdf: dict) -> dict:
     """A ball of the material under test in front of a textured wall, lit by an area light and the environment."""
     wall = {"type": "rectangle", "to_world": T().translate([0, 0, -2]).scale(6)}
@@ -123,6 +132,7 @@ MOTIONS = {
     "area light": (lambda: wall_scene("rectangle"), "light.to_world translate:x"),
     "sphere light": (lambda: wall_scene("sphere"), "light.to_world translate:z"),
     "environment turning": (lambda: wall_scene("envmap"), "light.to_world rotate:y"),
+    "vertex normals": (lambda: wall_scene(wall=smooth_wall()), "wall.vertex_normals random"),
 }
 
 
