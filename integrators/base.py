@@ -33,7 +33,8 @@ class ReplayIntegrator(ADIntegrator):
         interior: whether the interior term is estimated at all (default true).
 
     Attributes:
-        dropped: samples left out of the last derivative because they were not finite (a Dr.Jit `UInt32`).
+        dropped: samples left out of the last derivative, all its terms and launches, because they were not finite (a
+            Dr.Jit `UInt32`).
     """
 
     def __init__(self, props: mi.Properties) -> None:
@@ -112,6 +113,7 @@ class ReplayIntegrator(ADIntegrator):
         """
         sensor = scene.sensors()[sensor] if isinstance(sensor, int) else sensor
         require_supported(scene, params, self)
+        self.dropped = mi.UInt32(0)
         terms = self.derivative_terms(params)
         total = None
         for term, spp_term in terms:
@@ -145,6 +147,7 @@ class ReplayIntegrator(ADIntegrator):
         """
         sensor = scene.sensors()[sensor] if isinstance(sensor, int) else sensor
         require_supported(scene, params, self)
+        self.dropped = mi.UInt32(0)
         terms = self.derivative_terms(params)
         if not terms:
             raise ValueError("every term of the derivative is switched off")

@@ -161,7 +161,7 @@ class Problem:
             dr.enable_grad(leaf)
             leaves.append(leaf)
             attached.update(unknown.attach(leaf))
-        for key, value in self.lights.apply(lit or self.lights.select(None), attached).items():
+        for key, value in self.lights.apply(self.lights.select(None) if lit is None else lit, attached).items():
             self.scene.params[key] = value
         self.scene.params.update()
         return leaves

@@ -25,6 +25,10 @@ from .losses import Loss
 PASS_SAMPLES = 1 << 24
 
 
+#: Cameras whose inner matrices a recording does not see (they lack `MI_TRAVERSE_CB` in Mitsuba 3.9.1).
+_OPAQUE_CAMERAS = ("OrthographicCamera", "ThinLensCamera")
+
+
 @dataclass(frozen=True)
 class Target:
     """A view's inputs of the program, on the device.
@@ -45,41 +49,51 @@ class Samples:
     """Samples per pixel of a step, and the passes they are split into.
 
     Attributes:
-        primal: of each of the two primal renders.
-        adjoint: of the adjoint pass.
-        passes: every launch is split into so many.
+        primal: of one pass of each of the two primal renders.
+        adjoint: of one pass of the adjoint.
+        primal_passes, adjoint_passes: passes of each, whose mean is taken.
     """
 
     primal: int
     adjoint: int
-    passes: int = 1
+    primal_passes: int = 1
+    adjoint_passes: int = 1
 
     @classmethod
     def plan(cls, primal: int, adjoint: int, pixels: int, limit: int = PASS_SAMPLES) -> Samples:
-        """Halve `primal` between two independent renders and split what does not fit into `limit`."""
-        half = max(1, primal // 2)
-        passes = max(1, -(-max(half, adjoint) * pixels // limit))
-        passes = min(passes, half, adjoint)
-        return cls(half // passes, adjoint // passes, passes)
+        """Halve `primal` between two independent renders and split what does not fit into `limit`.
+
+        Passes of one kind are equal, so the numbers are rounded up: never fewer samples than asked for.
+        """
+        most = max(1, limit // pixels)
+
+        def split(spp: int) -> tuple[int, int]:
+            passes = -(-spp // most)
+            return -(-spp // passes), passes
+
+        primal, primal_passes = split(max(1, -(-primal // 2)))
+        adjoint, adjoint_passes = split(adjoint)
+        return cls(primal, adjoint, primal_passes, adjoint_passes)
 
     @property
     def total(self) -> int:
         """Camera paths per pixel of the whole step."""
-        return (2 * self.primal + self.adjoint) * self.passes
+        return 2 * self.primal * self.primal_passes + self.adjoint * self.adjoint_passes
 
 
 def make_program(integrator: Any, loss: Loss, samples: Samples) -> Callable[..., tuple[Any, ...]]:
     """The program of one step of one view; it leaves the gradient in whatever the scene's parameters are attached to.
 
-    Its arguments are the scene, its parameters, the sensor, the parts of a `Target` with the weights of this step, and
-    three opaque `mi.UInt32` seeds: two primal renders and the adjoint pass. Passes count up from them.
+    Its arguments are the scene, its parameters, the sensor, the parts of a `Target` with the weights of this step,
+    three opaque `mi.UInt32` seeds (two primal renders and the adjoint pass; passes count up from them), and the
+    sensor's own fields where a recording would not see them.
 
     Returns:
         A function that returns
         loss, `mi.Float`;
         variance of the loss, from the difference of the two renders (pixels taken as independent);
         non-finite pixels, which take no part;
-        non-finite samples that the estimator left out of the (last) adjoint pass;
+        non-finite samples that the estimator left out of the adjoint passes;
         image (H, W, C), the mean of both renders;
         noise (H, W, C), an estimate of the image's variance from this one pair.
     """
@@ -88,14 +102,17 @@ def make_program(integrator: Any, loss: Loss, samples: Samples) -> Callable[...,
 
     def primal(scene: Any, sensor: Any, seed: Any) -> Any:
         total: Any = None
-        for k in range(samples.passes):
+        for k in range(samples.primal_passes):
             image = dr.detach(integrator.render(scene, sensor=sensor, seed=seed + k, spp=samples.primal))
             total = image if total is None else total + image
-        return total / samples.passes
+        return total / samples.primal_passes
 
     def program(
-        scene: Any, params: Any, sensor: Any, target: Any, weight: Any, exposure: Any, seeds: Any
+        scene: Any, params: Any, sensor: Any, target: Any, weight: Any, exposure: Any, seeds: Any, fields: Any
     ) -> tuple[Any, ...]:
+        if sensor.class_name() in _OPAQUE_CAMERAS:
+            # computed anew, they are part of the recording; any key but to_world, whose update reads a number
+            sensor.parameters_changed(["near_clip"])
         a = primal(scene, sensor, seeds[0]) * exposure
         b = primal(scene, sensor, seeds[1]) * exposure
         fine = dr.isfinite(a) & dr.isfinite(b)
@@ -110,11 +127,12 @@ def make_program(integrator: Any, loss: Loss, samples: Samples) -> Callable[...,
         # only the value of the image is needed: keep the adjoint pass from holding on to how it was made
         noise = dr.square(0.5 * (a - b))
         dr.eval(value, variance, bad, mean, noise, slope)
-        adjoint = slope * exposure / samples.passes
-        for k in range(samples.passes):
+        adjoint = slope * exposure / samples.adjoint_passes
+        dropped = mi.Float(0)
+        for k in range(samples.adjoint_passes):
             integrator.render_backward(scene, params, adjoint, sensor=sensor, seed=seeds[2] + k, spp=samples.adjoint)
-        # an output, because a replay does not run the Python code that sets the estimator's own attribute
-        dropped = mi.Float(getattr(integrator, "dropped", 0))
+            # an output, because a replay does not run the Python code that sets the estimator's own attribute
+            dropped += mi.Float(getattr(integrator, "dropped", 0))
         return value, variance, bad, dropped, mean, noise
 
     return program
@@ -150,7 +168,7 @@ class FrozenProgram:
 
     def __call__(self, *inputs: Any) -> tuple[float, float, int, Any, Any]:
         """Run; returns (loss, variance, pixels and samples left out, image tensor, noise tensor)."""
-        value, variance, bad, dropped, image, noise = self._run(inputs)
+        value, variance, bad, dropped, image, noise = self._run((*inputs, _fields(inputs[2])))
         return _scalar(value), _scalar(variance), round(_scalar(bad) + _scalar(dropped)), image, noise
 
     def _run(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -181,6 +199,16 @@ class FrozenProgram:
                 )
                 return result
         return self._plain(*inputs)
+
+
+def _fields(sensor: Any) -> list[Any]:
+    """The Dr.Jit fields of a camera that recordings do not see into."""
+    import drjit as dr
+    import mitsuba as mi
+
+    if sensor.class_name() not in _OPAQUE_CAMERAS:
+        return []
+    return [value for _, value in mi.traverse(sensor) if dr.is_jit_v(value)]
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pathtracer.capture import View
 from pathtracer.errors import Diverged, EnvironmentFault
 from pathtracer.inverse import Estimation, Parameter, Problem, estimate
 from pathtracer.inverse.objective import Objective
+from pathtracer.inverse.rendering import Samples
 
 FLOOR, WALL, LIGHT = "floor-mat.reflectance.value", "wall-mat.reflectance.value", "light.emitter.radiance.value"
 
@@ -207,11 +208,37 @@ def test_passes_give_the_same_loss_and_gradient_as_one_launch() -> None:
     whole, split = Objective(problem_, seed=1), Objective(problem_, seed=1)
     split._pass_samples = 16 * 16 * 4
     a, b = ([o.evaluate(o.start, k) for k in range(12)] for o in (whole, split))
-    assert split.problem.plan(problem_.fitted[0], None, 1024).passes == 4
+    plan = split.problem.plan(problem_.fitted[0], None, 1024)
+    assert (plan.primal_passes, plan.adjoint_passes) == (2, 4)
     for what in ("loss", "gradient"):
         x, y = (np.array([getattr(e, what) for e in es]) for es in (a, b))
         error = np.sqrt((x.var(axis=0, ddof=1) + y.var(axis=0, ddof=1)) / len(x))
         assert np.all(np.abs(x.mean(axis=0) - y.mean(axis=0)) < 4.5 * error)
+
+
+@pytest.mark.parametrize(
+    ("primal", "adjoint", "pixels", "limit"), [(10, 10, 100, 300), (2, 64, 100, 1600), (7, 1, 50, 10), (2, 2, 1, 1000)]
+)
+def test_passes_never_take_fewer_samples_than_asked_for_nor_more_memory(primal, adjoint, pixels, limit) -> None:
+    plan = Samples.plan(primal, adjoint, pixels, limit)
+    assert 2 * plan.primal * plan.primal_passes >= primal and plan.adjoint * plan.adjoint_passes >= adjoint
+    assert plan.total < primal + adjoint + 2 * plan.primal_passes + plan.adjoint_passes + 2
+    for spp in (plan.primal, plan.adjoint):
+        assert spp * pixels <= limit or spp == 1
+
+
+def test_samples_that_the_estimator_leaves_out_are_counted_over_all_passes(monkeypatch) -> None:
+    objective = Objective(problem(16, spp=16), seed=1, freeze=False)
+    objective._pass_samples = 16 * 16 * 4
+    integrator = objective.problem.integrator
+
+    def some(*arguments, **options):
+        import mitsuba as mi
+
+        integrator.dropped = mi.UInt32(3)
+
+    monkeypatch.setattr(integrator, "render_backward", some)
+    assert objective.evaluate(objective.start, 0).left_out == 4 * 3
 
 
 def test_the_garbage_collector_rests_while_a_step_is_recorded(monkeypatch) -> None:

@@ -227,6 +227,39 @@ def test_cameras_of_one_shape_share_one_recording(scene, lone_scene) -> None:
     assert np.abs(images[1].mean(axis=(0, 1)) - same.mean(axis=(0, 1))).max() < 0.05
 
 
+@pytest.mark.parametrize(
+    "camera",
+    [{"type": "orthographic"}, {"type": "thinlens", "fov": 40.0, "aperture_radius": 0.05, "focus_distance": 4.0}],
+    ids=lambda c: c["type"],
+)
+def test_cameras_whose_fields_recordings_do_not_see_are_recorded_all_the_same(scene, lone_scene, camera) -> None:
+    import mitsuba as mi
+
+    def views() -> list[View]:
+        poses = [mi.ScalarTransform4f().look_at(origin=[x, 0, 4], target=[0, 0, 0], up=[0, 1, 0]) for x in (-1.0, 1.0)]
+        return [
+            View(f"v{k}", np.ones((24, 24, 3)), sensor={**camera, "to_world": np.array(p.matrix).tolist()})
+            for k, p in enumerate(poses)
+        ]
+
+    recorded, traced = (Objective(Problem(scene, views(), FLOOR, spp=4), seed=1, freeze=f) for f in (True, False))
+    for step in range(3):
+        a, b = (o.evaluate(o.start, step) for o in (recorded, traced))
+        assert a.per_view == pytest.approx(b.per_view, rel=1e-4)
+        np.testing.assert_allclose(a.gradient, b.gradient, rtol=1e-3)
+    assert recorded.recordings == 1
+
+
+def test_a_view_in_which_nothing_shines_is_not_taken_for_one_in_which_everything_does(scene) -> None:
+    problem = Problem(scene, View("v", np.ones((24, 24, 3))), FLOOR)
+    problem.lights._switching = True
+    assert problem.render(problem.fitted[0], problem.start, 4, 1).max() > 0
+    problem.set_latent(problem.start, frozenset())
+    assert scene.render(4, 1).max() == 0
+    problem.settle(problem.start)
+    assert scene.render(4, 1).max() > 0
+
+
 def test_a_mirrored_camera_is_refused_with_a_hint(scene) -> None:
     view = View("bad", np.ones((24, 24, 3)), sensor={"to_world": np.diag([1.0, 1, -1, 1]).tolist()})
     with pytest.raises(InputError, match="mirrors"):
