@@ -34,7 +34,8 @@ from .boundary.lights import Lights
 from .boundary.limits import boundary_limits
 from .boundary.primary import primary_term
 from .boundary.shadow import shadow_term
-from .boundary.silhouettes import Silhouettes, Topology
+from .boundary.silhouettes import Silhouettes
+from .boundary.tables import SceneTables
 from .errors import GradientWarning
 from .path_replay import PathReplay
 
@@ -63,7 +64,7 @@ class EdgeSampling(PathReplay):
         self.shadow = bool(props.get("shadow", True))
         self.indirect = bool(props.get("indirect", True))
         self.guiding = bool(props.get("guiding", True))
-        self._topology: Topology | None = None
+        self._topology: SceneTables | None = None
         self._warned: set[str] = set()
 
     def derivative_terms(self, params: Any) -> list[tuple[Any, int]]:
@@ -93,12 +94,12 @@ class EdgeSampling(PathReplay):
             moving_camera = camera_moves(sensor)
             if not moving_camera and not geometry_moves(scene):
                 return nothing(FilmSplat(sensor), mode)
-            for code, message, remedy in boundary_limits(scene):
+            curves = Silhouettes(scene, self._topology)
+            self._topology = curves.topology
+            for code, message, remedy in boundary_limits(scene, curves.topology.lines.skipped, self.max_depth):
                 if code not in self._warned:
                     self._warned.add(code)
                     warnings.warn(GradientWarning(code, message, remedy), stacklevel=2)
-            curves = Silhouettes(scene, self._topology)
-            self._topology = curves.topology
             if curves.size == 0:
                 return nothing(FilmSplat(sensor), mode)
             return term(mode, scene, curves, sensor, seed, spp, grad_in)

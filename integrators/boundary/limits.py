@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import mitsuba as mi
 
+from .texture_lines import jumping_textures
+
 #: (code, what is missing, what to do)
 Limit = tuple[str, str, str]
 
 
-def boundary_limits(scene: mi.Scene) -> list[Limit]:
-    """What a scene contains that moving geometry would need a boundary term for, and has none."""
+def boundary_limits(scene: mi.Scene, too_fine: list[str], max_depth: int) -> list[Limit]:
+    """What a scene contains that moving geometry would need a boundary term for, and has none.
+
+    Args:
+        too_fine: ids of meshes whose textures jump along too many lines.
+        max_depth: longest path.
+    """
     found: list[Limit] = []
     bsdfs = [(shape, shape.bsdf()) for shape in scene.shapes() if shape.bsdf() is not None]
     specular = (mi.BSDFFlags.DeltaReflection, mi.BSDFFlags.DeltaTransmission)
@@ -24,12 +31,31 @@ def boundary_limits(scene: mi.Scene) -> list[Limit]:
             )
         )
     masks = [shape.id() for shape, bsdf in bsdfs if mi.has_flag(bsdf.flags(), mi.BSDFFlags.Null)]
-    if masks:
+    hard = all(mi.has_flag(emitter.flags(), mi.EmitterFlags.Delta) for emitter in scene.emitters())
+    # Delta lights take cut-outs for opaque, and the camera looks through them: up to that depth nothing is missing
+    if masks and not (hard and max_depth <= 3):
         found.append(
             (
-                "behind-mask",
-                f"shadows seen through transparent surfaces ({_list(masks)}) are left out of the derivative",
+                "mask-shadow",
+                f"light that passes through transparent surfaces ({_list(masks)}) on its way between other surfaces "
+                "and extended lights is differentiated without the shadow that they cast",
                 "model the cut-out as geometry, or use finite_difference",
+            )
+        )
+    curved = [
+        shape.id()
+        for shape in scene.shapes()
+        if not shape.is_mesh()
+        for owner in (shape.bsdf(), shape.emitter())
+        if owner is not None and jumping_textures(owner)
+    ]
+    curved += too_fine
+    if curved:
+        found.append(
+            (
+                "texture-jump",
+                f"jumps of textures without interpolation ({_list(curved)}) are left out of the derivative",
+                "use a mesh with a coarser texture, or a bilinear filter",
             )
         )
     return found

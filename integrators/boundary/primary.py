@@ -64,52 +64,37 @@ class PrimaryCurves:
 
     def __init__(self, curves: Silhouettes, camera: FilmMap, film: FilmSplat, moving_only: bool = False) -> None:
         weights = []
-        self.t0, self.t1 = mi.Float(0), mi.Float(1)
+        self.ranges: list[tuple[mi.Float, mi.Float]] = []
         with dr.suspend_grad():
             if curves.has_edges:
                 weights.append(self._edges(curves, camera, film))
             if curves.smooth is not None:
                 weights.append(self._smooth(curves, camera, film))
+                self.ranges.append((dr.zeros(mi.Float, curves.smooth.size), dr.ones(mi.Float, curves.smooth.size)))
+            if curves.topology.lines.size:
+                weights.append(self._lines(curves, camera, film))
         weight = weights[0] if len(weights) == 1 else dr.concat(weights)
         if moving_only:
             weight = dr.select(curves.moving(), weight, 0)
         self.choice = Discrete(weight)
-        self.curves = curves
+        self.t0, self.t1 = (dr.concat([pair[i] for pair in self.ranges]) for i in (0, 1))
 
     def _edges(self, curves: Silhouettes, camera: FilmMap, film: FilmSplat) -> mi.Float:
         a, e, c0, c1, flags = curves.all_edges()
-        lens = mi.Point2f(0)
-        xa, ya, wa = camera.homogeneous(a, lens)
-        xb, yb, wb = camera.homogeneous(mi.Point3f(a + e), lens)
-        za = mi.Point3f(camera.to_camera @ a).z
-        zb = mi.Point3f(camera.to_camera @ mi.Point3f(a + e)).z
-        # Clip the parameter range: each side of the frame is a linear inequality in homogeneous coordinates
-        t0, t1 = mi.Float(0), mi.Float(1)
-        limits = [(za - camera.near * 1.001, zb - camera.near * 1.001)]
+        candidate = mi.Bool(True)
         if not camera.needs_aperture:
-            limits += [
-                (xa - film.low.x * wa, xb - film.low.x * wb),
-                (film.high.x * wa - xa, film.high.x * wb - xb),
-                (ya - film.low.y * wa, yb - film.low.y * wb),
-                (film.high.y * wa - ya, film.high.y * wb - yb),
-            ]
-        for f, g in limits:
-            root = f / (f - g)
-            t0 = dr.select((f < 0) & (g > 0), dr.fmax(t0, root), t0)
-            t1 = dr.select((f > 0) & (g < 0), dr.fmin(t1, root), t1)
-            t1 = dr.select((f <= 0) & (g <= 0), -1, t1)
-        at = lambda t: (dr.lerp(xa, xb, t) / dr.lerp(wa, wb, t), dr.lerp(ya, yb, t) / dr.lerp(wa, wb, t))
-        (px, py), (qx, qy) = at(t0), at(t1)
-        length = dr.sqrt(dr.square(px - qx) + dr.square(py - qy))
-        if camera.needs_aperture:
-            # The circle of confusion can bring any edge into the frame, from any side
-            length = dr.minimum(length, 4 * (film.high.x - film.low.x + film.high.y - film.low.y))
-            candidate = mi.Bool(True)
-        else:
             silhouette, crease = classify(camera.view().toward(a), e, c0, c1, flags)
             candidate = silhouette | crease
-        self.t0, self.t1 = t0, t1
-        return dr.select(candidate & (t1 > t0) & dr.isfinite(length), length, 0)
+        length, t0, t1 = clipped_length(camera, film, a, mi.Point3f(a + e))
+        self.ranges.append((t0, t1))
+        return dr.select(candidate, length, 0)
+
+    def _lines(self, curves: Silhouettes, camera: FilmMap, film: FilmSplat) -> mi.Float:
+        lines = curves.topology.lines
+        a, b = lines.ends(curves.positions, dr.arange(mi.UInt32, lines.size), mi.Bool(True))
+        length, t0, t1 = clipped_length(camera, film, a, b)
+        self.ranges.append((t0, t1))
+        return length
 
     def _smooth(self, curves: Silhouettes, camera: FilmMap, film: FilmSplat) -> mi.Float:
         assert curves.smooth is not None
@@ -133,12 +118,42 @@ class PrimaryCurves:
             element.
         """
         index, inside, probability = self.choice.sample(number)
-        if not self.curves.has_edges:
-            return index, inside, mi.Float(1), probability
-        on_mesh = index < self.curves.edge_count
-        t0 = dr.select(on_mesh, dr.gather(mi.Float, self.t0, index, on_mesh), 0)
-        t1 = dr.select(on_mesh, dr.gather(mi.Float, self.t1, index, on_mesh), 1)
+        t0, t1 = dr.gather(mi.Float, self.t0, index), dr.gather(mi.Float, self.t1, index)
         return index, dr.lerp(t0, t1, inside), t1 - t0, probability
+
+
+def clipped_length(
+    camera: FilmMap, film: FilmSplat, a: mi.Point3f, b: mi.Point3f
+) -> tuple[mi.Float, mi.Float, mi.Float]:
+    """Length in pixels of the part of straight lines inside the frame, and the range of the parameter there.
+
+    Each side of the frame is a linear inequality in homogeneous film coordinates (E3).
+    """
+    lens = mi.Point2f(0)
+    xa, ya, wa = camera.homogeneous(a, lens)
+    xb, yb, wb = camera.homogeneous(b, lens)
+    za, zb = mi.Point3f(camera.to_camera @ a).z, mi.Point3f(camera.to_camera @ b).z
+    t0, t1 = dr.zeros(mi.Float, dr.width(a)), dr.ones(mi.Float, dr.width(a))
+    limits = [(za - camera.near * 1.001, zb - camera.near * 1.001)]
+    if not camera.needs_aperture:
+        limits += [
+            (xa - film.low.x * wa, xb - film.low.x * wb),
+            (film.high.x * wa - xa, film.high.x * wb - xb),
+            (ya - film.low.y * wa, yb - film.low.y * wb),
+            (film.high.y * wa - ya, film.high.y * wb - yb),
+        ]
+    for f, g in limits:
+        root = f / (f - g)
+        t0 = dr.select((f < 0) & (g > 0), dr.fmax(t0, root), t0)
+        t1 = dr.select((f > 0) & (g < 0), dr.fmin(t1, root), t1)
+        t1 = dr.select((f <= 0) & (g <= 0), -1, t1)
+    at = lambda t: (dr.lerp(xa, xb, t) / dr.lerp(wa, wb, t), dr.lerp(ya, yb, t) / dr.lerp(wa, wb, t))
+    (px, py), (qx, qy) = at(t0), at(t1)
+    length = dr.sqrt(dr.square(px - qx) + dr.square(py - qy))
+    if camera.needs_aperture:
+        # The circle of confusion can bring any edge into the frame, from any side
+        length = dr.minimum(length, 4 * (film.high.x - film.low.x + film.high.y - film.low.y))
+    return dr.select((t1 > t0) & dr.isfinite(length), length, 0), t0, t1
 
 
 def primary_term(
@@ -169,7 +184,7 @@ def primary_term(
         index, t, dt, probability = where.sample(numbers.place)
         aperture = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
         with dr.resume_grad(when=attach):
-            point = curves.sample(index, t, camera.view(aperture))
+            point = curves.sample(index, t, camera.view(aperture), with_lines=True)
             u_attached = camera.project(point.p, aperture)
         p, u = dr.detach(point.p), mi.Point2f(dr.detach(u_attached))
         du = camera.project_tangent(p, point.tangent, aperture) * dt

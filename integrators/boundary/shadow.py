@@ -28,7 +28,8 @@ from .estimate import Contribution, Numbers, estimate
 from .film import FilmSplat
 from .lights import NUDGE, Lights, LightVertex, arriving, unshadowed
 from .primary import side_distance, transparent, visible
-from .silhouettes import NON_MANIFOLD, OPEN, Silhouettes, classify
+from .silhouettes import Silhouettes, classify
+from .tables import NON_MANIFOLD, OPEN
 
 
 class ShadowCurves:
@@ -198,13 +199,15 @@ def direct_jump(
     both = dr.gather(mi.Bool, active, pair)
     light = dr.gather(LightVertex, dr.detach(y), pair)
     ray, weight = camera.ray(mi.Point2f(at + dr.select(far_side, ε, -ε) * n), lens)
-    C = direct_contribution(integrator, scene, mi.RayDifferential3f(dr.detach(ray)), light, size, both)
+    onward = mi.RayDifferential3f(dr.detach(ray))
+    C = direct_contribution(integrator, scene, onward, light, size, both, transparent(scene))
     C = dr.select(both & dr.all(dr.isfinite(C)), C * dr.detach(weight), 0)
     dr.eval(C)
     first = 2 * dr.arange(mi.UInt32, count)
     return dr.gather(mi.Spectrum, C, first) - dr.gather(mi.Spectrum, C, first + 1), ray.wavelengths
 
 
+@dr.syntax
 def direct_contribution(
     integrator: Any,
     scene: mi.Scene,
@@ -212,17 +215,40 @@ def direct_contribution(
     y: LightVertex,
     size: mi.Float,
     active: mi.Bool,
+    through: bool = False,
 ) -> mi.Spectrum:
-    """C_y: radiance that leaves the first surface along a camera ray backwards because of y alone."""
+    """C_y: radiance that leaves the first surface along a camera ray backwards because of y alone.
+
+    Args:
+        through: whether to go on behind surfaces that let a part of the light pass straight on.
+    """
     hit = scene.ray_intersect_preliminary(ray, coherent=True, active=active)
-    if integrator.hide_emitters:
+    if dr.hint(integrator.hide_emitters, mode="scalar"):
         skip = hit.is_valid() & (hit.shape.emitter() != None) & active  # noqa: E711
         at_emitter = hit.compute_surface_interaction(ray, mi.RayFlags.Minimal, skip)
         hit[skip] = integrator.skip_area_emitters(scene, at_emitter.spawn_ray(ray.d), True, skip)
-    active = active & hit.is_valid()
     si = hit.compute_surface_interaction(ray, mi.RayFlags.All, active)
-    bsdf = si.bsdf(ray)
-    active &= mi.has_flag(bsdf.flags(), mi.BSDFFlags.Smooth)
+    active = active & si.is_valid()
+    if dr.hint(not through, mode="scalar"):
+        return reflected(scene, si, y, size, active)
+    value, T = mi.Spectrum(0), mi.Spectrum(1)
+    depth = mi.UInt32(1)
+    while dr.hint(active, label="Layers in front of a receiver"):
+        value += T * reflected(scene, si, y, size, active)
+        T *= si.bsdf().eval_null_transmission(si, active)
+        depth += 1
+        active &= dr.any(T != 0) & (depth < integrator.max_depth)
+        si = scene.ray_intersect(si.spawn_ray(ray.d), active)
+        active &= si.is_valid()
+    return value
+
+
+def reflected(
+    scene: mi.Scene, si: mi.SurfaceInteraction3f, y: LightVertex, size: mi.Float, active: mi.Bool
+) -> mi.Spectrum:
+    """What a surface point reflects of the light of y, with its shadow."""
+    bsdf = si.bsdf()
+    active = active & mi.has_flag(bsdf.flags(), mi.BSDFFlags.Smooth)
     light, d = arriving(y, si, active)
     value = bsdf.eval(mi.BSDFContext(), si, si.to_local(d), active) * light
     active &= dr.any(value != 0)

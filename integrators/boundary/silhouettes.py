@@ -14,16 +14,12 @@ from typing import Any
 
 import drjit as dr
 import mitsuba as mi
-import numpy as np
 
 from ..errors import UnsupportedGradient
 from .quadrics import QUADRICS, Quadrics
-from .topology import build_edges
+from .tables import MESH, NON_MANIFOLD, OPEN, QUADRIC, ROUND, SMOOTH, SPLINE, UNIFORM, SceneTables, topology_key
 from .tubes import TUBES, Tubes
 from .view import View
-
-OPEN, NON_MANIFOLD, SMOOTH, UNIFORM = 1, 2, 4, 8
-MESH, QUADRIC, SPLINE, ROUND = range(1, 5)  # 0: nothing was hit
 
 #: sine of the angle below which two faces count as one plane
 FLAT = 1e-5
@@ -53,70 +49,15 @@ class CurvePoint:
         return mi.Vector3f(dr.mulsign(n, -dr.dot(n, self.inner)))
 
 
-class Topology:
-    """What does not change while shapes move: welded edges, faces, and which shape a hit belongs to; on the device.
-
-    Args:
-        meshes: the triangle meshes of the scene.
-        quadrics: its spheres, disks and cylinders.
-        tubes: its hair-like curves.
-    """
-
-    def __init__(self, meshes: list[mi.Mesh], quadrics: list[mi.Shape], tubes: list[mi.Shape]) -> None:
-        self.alive = (
-            list(meshes),
-            list(quadrics),
-            list(tubes),
-            [mesh.faces_buffer() for mesh in meshes],
-        )  # else keys could recur
-        self.key = topology_key(meshes, [*quadrics, *tubes])
-        self.first_face, self.size, self.mesh_index = [], 0, {mesh.ptr: i for i, mesh in enumerate(meshes)}
-        positions, faces, owner, smooth = [np.zeros((0, 3), np.float32)], [np.zeros((0, 3), np.int64)], [], []
-        vertices = triangles = 0
-        for i, mesh in enumerate(meshes):
-            positions.append(np.array(mesh.vertex_positions_buffer(), dtype=np.float32).reshape(-1, 3))
-            faces.append(np.array(mesh.faces_buffer(), dtype=np.int64).reshape(-1, 3) + vertices)
-            owner.append(np.full(len(faces[-1]), i))
-            per_face = any(key.startswith("face_") for key in mi.traverse(mesh).keys())
-            smooth.append(mesh.has_vertex_normals() and not mesh.has_face_normals() and not per_face)
-            self.first_face.append(triangles)
-            vertices += len(positions[-1])
-            triangles += len(faces[-1])
-        if meshes:
-            self._upload_edges(positions, faces, owner, smooth)
-        self._upload_shapes(meshes, quadrics, tubes)
-
-    def _upload_edges(self, positions: list, faces: list, owner: list, smooth: list) -> None:
-        all_faces = np.concatenate(faces)
-        e = self.edges = build_edges(np.concatenate(positions), all_faces, np.concatenate(owner), np.array(smooth))
-        self.size = len(e)
-        self.faces = mi.UInt32(all_faces.ravel())
-        self.start, self.end = mi.UInt32(e.start), mi.UInt32(e.end)
-        self.start_other, self.end_other = mi.UInt32(e.start_other), mi.UInt32(e.end_other)
-        self.opposite, self.opposite_other = mi.UInt32(e.opposite), mi.UInt32(e.opposite_other)
-        self.flags = mi.UInt32(
-            OPEN * (e.faces == 1) + NON_MANIFOLD * (e.faces > 2) + SMOOTH * e.smooth + UNIFORM * e.uniform
-        )
-        shape_of = np.concatenate(owner)
-        self.owner, self.owner_other = mi.UInt32(shape_of[e.first_face]), mi.UInt32(shape_of[e.last_face])
-
-    def _upload_shapes(self, meshes: list[mi.Mesh], quadrics: list[mi.Shape], tubes: list[mi.Shape]) -> None:
-        """Tables from the number that a hit's shape pointer stands for."""
-        number = lambda shape: int(dr.reinterpret_array(mi.UInt32, mi.ShapePtr(shape))[0])
-        first = [*self.first_face, *range(len(quadrics)), *(Tubes(tubes).first_segment if tubes else [])]
-        families = [MESH] * len(meshes) + [QUADRIC] * len(quadrics)
-        families += [ROUND if tube.class_name() == "LinearCurve" else SPLINE for tube in tubes]
-        numbers = [number(shape) for shape in (*meshes, *quadrics, *tubes)]
-        offset, family = (np.zeros(max(numbers, default=0) + 1, dtype=np.uint32) for _ in range(2))
-        offset[numbers], family[numbers] = first, families
-        self.shape_offset, self.shape_family = mi.UInt32(offset), mi.UInt32(family)
-
-
-def topology_key(meshes: list[mi.Mesh], others: list[mi.Shape]) -> tuple[Any, ...]:
-    """Changes when a shape is added, removed, or a mesh gets other faces."""
-    return (
-        tuple((m.ptr, m.vertex_count(), m.face_count(), m.faces_buffer().index) for m in meshes),
-        tuple(shape.ptr for shape in others),
+def _pick(choice: mi.Bool, a: CurvePoint, b: CurvePoint) -> CurvePoint:
+    """Lane by lane a or b."""
+    pick = lambda x, y: dr.select(choice, x, y)
+    return CurvePoint(
+        mi.Point3f(pick(mi.Vector3f(a.p), mi.Vector3f(b.p))),
+        pick(a.tangent, b.tangent),
+        pick(a.inner, b.inner),
+        pick(a.silhouette, b.silhouette),
+        pick(a.crease, b.crease),
     )
 
 
@@ -189,7 +130,7 @@ class Silhouettes:
         UnsupportedGradient: a shape whose silhouettes are not known.
     """
 
-    def __init__(self, scene: mi.Scene, topology: Topology | None = None) -> None:
+    def __init__(self, scene: mi.Scene, topology: SceneTables | None = None) -> None:
         meshes, quadrics, tubes = [], [], []
         for shape in scene.shapes():
             name = shape.class_name()
@@ -207,7 +148,7 @@ class Silhouettes:
                     remedy="replace it by a mesh, or use the estimator finite_difference",
                 )
         if topology is None or topology.key != topology_key(meshes, [*quadrics, *tubes]):
-            topology = Topology(meshes, quadrics, tubes)
+            topology = SceneTables(meshes, quadrics, tubes)
         self.topology = topology
         self.meshes = meshes
         self.positions = mi.Float(0)
@@ -234,6 +175,8 @@ class Silhouettes:
             parts.append(dr.gather(mi.Bool, moves, t.owner) | dr.gather(mi.Bool, moves, t.owner_other))
         if smooth:
             parts.append(mi.Bool(smooth))
+        if self.topology.lines.size:
+            parts.append(dr.full(mi.Bool, any(shapes), self.topology.lines.size))
         return parts[0] if len(parts) == 1 else dr.concat(parts)
 
     def vertex(self, index: mi.UInt32, active: mi.Bool | bool = True) -> mi.Point3f:
@@ -286,14 +229,20 @@ class Silhouettes:
             result = attach(tube, self.tubes.follow(offset + hit.prim_index, v, p, family == ROUND, tube))
         return mi.Point3f(result)
 
-    def sample(self, index: mi.UInt32, t: mi.Float, view: View) -> CurvePoint:
+    def sample(self, index: mi.UInt32, t: mi.Float, view: View, with_lines: bool = False) -> CurvePoint:
         """The point at parameter t of a curve element.
 
         Args:
             index: (N,) element: mesh edges first, then smooth shapes.
             t: (N,) in [0, 1].
             view: from where the silhouette is seen, per lane or for all.
+            with_lines: whether the elements go on with the lines along which textures jump.
         """
+        if self.topology.lines.size and with_lines:
+            on_line = mi.Bool(index >= self.size)
+            first = self.sample(dr.select(on_line, 0, index), t, view)
+            second = self._on_line(dr.select(on_line, index - self.size, 0), t, on_line)
+            return _pick(~on_line, first, second)
         on_mesh = mi.Bool(index < self.edge_count)
         if not self.has_edges:
             return self._on_smooth(index, t, view, mi.Bool(True))
@@ -301,14 +250,12 @@ class Silhouettes:
             return self._on_edge(index, t, view, mi.Bool(True))
         first = self._on_edge(dr.select(on_mesh, index, 0), t, view, on_mesh)
         second = self._on_smooth(dr.select(on_mesh, 0, index - self.edge_count), t, view, ~on_mesh)
-        pick = lambda x, y: dr.select(on_mesh, x, y)
-        return CurvePoint(
-            p=pick(first.p, second.p),
-            tangent=pick(first.tangent, second.tangent),
-            inner=pick(first.inner, second.inner),
-            silhouette=pick(first.silhouette, second.silhouette),
-            crease=pick(first.crease, second.crease),
-        )
+        return _pick(on_mesh, first, second)
+
+    def _on_line(self, index: mi.UInt32, t: mi.Float, active: mi.Bool) -> CurvePoint:
+        a, b = self.topology.lines.ends(self.positions, index, active)
+        e = dr.detach(mi.Vector3f(b - a))
+        return CurvePoint(mi.Point3f(a + dr.detach(t) * (b - a)), e, mi.Vector3f(0), mi.Bool(False), active)
 
     @staticmethod
     def lune(e: mi.Vector3f, c0: mi.Vector3f, c1: mi.Vector3f, flags: mi.UInt32) -> tuple[mi.Float, mi.Vector3f]:

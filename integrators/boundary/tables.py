@@ -1,0 +1,103 @@
+"""What does not change while shapes move, on the device: welded edges, faces, texture lines, whose hit is whose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import drjit as dr
+import mitsuba as mi
+import numpy as np
+
+from .texture_lines import TextureLines
+from .topology import build_edges
+from .tubes import Tubes
+
+#: Flags of an edge: one face; more than two; smoothly shaded across; no seam, so that faces in one plane show no jump.
+OPEN, NON_MANIFOLD, SMOOTH, UNIFORM = 1, 2, 4, 8
+
+#: Families of shapes; 0: nothing was hit.
+MESH, QUADRIC, SPLINE, ROUND = range(1, 5)
+
+
+class SceneTables:
+    """What does not change while shapes move: welded edges, faces, and which shape a hit belongs to; on the device.
+
+    Args:
+        meshes: the triangle meshes of the scene.
+        quadrics: its spheres, disks and cylinders.
+        tubes: its hair-like curves.
+    """
+
+    def __init__(self, meshes: list[mi.Mesh], quadrics: list[mi.Shape], tubes: list[mi.Shape]) -> None:
+        self.alive = (
+            list(meshes),
+            list(quadrics),
+            list(tubes),
+            [mesh.faces_buffer() for mesh in meshes],
+        )  # else keys could recur
+        self.key = topology_key(meshes, [*quadrics, *tubes])
+        self.first_face, self.size = [], 0
+        first_vertex = []
+        positions, faces, owner, smooth = [np.zeros((0, 3), np.float32)], [np.zeros((0, 3), np.int64)], [], []
+        vertices = triangles = 0
+        for i, mesh in enumerate(meshes):
+            positions.append(np.array(mesh.vertex_positions_buffer(), dtype=np.float32).reshape(-1, 3))
+            faces.append(np.array(mesh.faces_buffer(), dtype=np.int64).reshape(-1, 3) + vertices)
+            owner.append(np.full(len(faces[-1]), i))
+            per_face = any(key.startswith("face_") for key in mi.traverse(mesh).keys())
+            smooth.append(mesh.has_vertex_normals() and not mesh.has_face_normals() and not per_face)
+            self.first_face.append(triangles)
+            first_vertex.append(vertices)
+            vertices += len(positions[-1])
+            triangles += len(faces[-1])
+        self.lines = TextureLines(meshes, first_vertex, self.first_face)
+        if meshes:
+            self._upload_edges(positions, faces, owner, smooth)
+        self._upload_shapes(meshes, quadrics, tubes)
+
+    def _upload_edges(self, positions: list, faces: list, owner: list, smooth: list) -> None:
+        all_faces = np.concatenate(faces)
+        e = self.edges = build_edges(np.concatenate(positions), all_faces, np.concatenate(owner), np.array(smooth))
+        self.size = len(e)
+        self.faces = mi.UInt32(all_faces.ravel())
+        self.start, self.end = mi.UInt32(e.start), mi.UInt32(e.end)
+        self.start_other, self.end_other = mi.UInt32(e.start_other), mi.UInt32(e.end_other)
+        self.opposite, self.opposite_other = mi.UInt32(e.opposite), mi.UInt32(e.opposite_other)
+        # Where a texture jumps along an edge, the edge can show a jump whatever the shading
+        jumps = set_of_sides(all_faces, self.lines.sides)
+        count = int(all_faces.max()) + 1
+        plain = ~np.isin(e.first_face * count + e.opposite, jumps)
+        plain &= ~np.isin(e.last_face * count + e.opposite_other, jumps)
+        self.flags = mi.UInt32(
+            OPEN * (e.faces == 1)
+            + NON_MANIFOLD * (e.faces > 2)
+            + SMOOTH * (e.smooth & plain)
+            + UNIFORM * (e.uniform & plain)
+        )
+        shape_of = np.concatenate(owner)
+        self.owner, self.owner_other = mi.UInt32(shape_of[e.first_face]), mi.UInt32(shape_of[e.last_face])
+
+    def _upload_shapes(self, meshes: list[mi.Mesh], quadrics: list[mi.Shape], tubes: list[mi.Shape]) -> None:
+        """Tables from the number that a hit's shape pointer stands for."""
+        number = lambda shape: int(dr.reinterpret_array(mi.UInt32, mi.ShapePtr(shape))[0])
+        first = [*self.first_face, *range(len(quadrics)), *(Tubes(tubes).first_segment if tubes else [])]
+        families = [MESH] * len(meshes) + [QUADRIC] * len(quadrics)
+        families += [ROUND if tube.class_name() == "LinearCurve" else SPLINE for tube in tubes]
+        numbers = [number(shape) for shape in (*meshes, *quadrics, *tubes)]
+        offset, family = (np.zeros(max(numbers, default=0) + 1, dtype=np.uint32) for _ in range(2))
+        offset[numbers], family[numbers] = first, families
+        self.shape_offset, self.shape_family = mi.UInt32(offset), mi.UInt32(family)
+
+
+def set_of_sides(faces: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """Sides of faces, given as 3 · face + opposite corner, as face · (number of vertices) + opposite vertex."""
+    face, corner = sides // 3, sides % 3
+    return face * (int(faces.max()) + 1) + faces[face, corner]
+
+
+def topology_key(meshes: list[mi.Mesh], others: list[mi.Shape]) -> tuple[Any, ...]:
+    """Changes when a shape is added, removed, or a mesh gets other faces."""
+    return (
+        tuple((m.ptr, m.vertex_count(), m.face_count(), m.faces_buffer().index) for m in meshes),
+        tuple(shape.ptr for shape in others),
+    )

@@ -1,0 +1,53 @@
+"""Lines along which textures jump."""
+
+import mitsuba as mi
+import numpy as np
+import pytest
+
+from integrators.boundary.silhouettes import Silhouettes
+from integrators.boundary.texture_lines import Grid, cut, jumping_textures, merge
+
+SQUARE = np.array([[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1]]], dtype=np.float64)
+
+
+def length(uv: np.ndarray, triangle: np.ndarray, start: np.ndarray, end: np.ndarray) -> float:
+    ends = [np.einsum("nk,nkc->nc", b, uv[triangle]) for b in (start, end)]
+    return float(np.linalg.norm(ends[1] - ends[0], axis=1).sum())
+
+
+def test_grid_lines_are_cut_to_the_triangles() -> None:
+    triangle, start, end = cut(SQUARE, Grid(np.eye(3), (4, 2)))
+    keep, sides = merge(triangle, start, end)
+    # three inner lines of length 1 across the width, one along it; the border of the square is its own edges
+    assert length(SQUARE, triangle[keep], start[keep], end[keep]) == pytest.approx(4)
+    assert len(sides) == 4
+
+
+def test_lines_shared_by_two_grids_count_once() -> None:
+    pieces = [cut(SQUARE, Grid(np.eye(3), cells)) for cells in ((4, 1), (2, 1), (4, 1))]
+    triangle, start, end = (np.concatenate(piece) for piece in zip(*pieces, strict=True))
+    keep, _ = merge(triangle, start, end)
+    assert length(SQUARE, triangle[keep], start[keep], end[keep]) == pytest.approx(3)
+
+
+def test_too_many_lines_are_refused() -> None:
+    with pytest.raises(ValueError, match="segments"):
+        cut(SQUARE, Grid(np.eye(3), (10_000_000, 1)))
+
+
+@pytest.mark.parametrize(("filter_type", "count"), [("nearest", 1), ("bilinear", 0)])
+def test_the_filter_of_a_bitmap_is_found_out(filter_type: str, count: int) -> None:
+    texels = mi.TensorXf(np.random.default_rng(0).random((5, 7, 3)).astype(np.float32))
+    texture = {"type": "bitmap", "data": texels, "raw": True, "filter_type": filter_type}
+    assert len(jumping_textures(mi.load_dict({"type": "diffuse", "reflectance": texture}))) == count
+
+
+def test_texels_that_end_at_a_diagonal_make_it_a_candidate() -> None:
+    """A line along an edge of the mesh is left to that edge, which then counts although the faces lie in one plane."""
+    checks = {"type": "diffuse", "reflectance": {"type": "checkerboard"}}
+    plain = Silhouettes(mi.load_dict({"type": "scene", "cube": {"type": "cube"}}))
+    scene = mi.load_dict({"type": "scene", "cube": {"type": "cube", "bsdf": checks}})
+    curves = Silhouettes(scene)
+    assert plain.topology.lines.size == 0
+    assert curves.topology.lines.size > 0
+    assert curves.topology.lines.sides.size == 24  # the four sides of six faces
