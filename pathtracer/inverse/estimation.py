@@ -27,6 +27,7 @@ from .result import FEW, Recovered, Result, Step
 from .solvers import Move, Solver, choose, make_solver
 from .stopping import exploded
 
+from .uncertainty import Uncertainty, explain
 #: So many skipped steps in a row, or a quarter of all after the first forty, end a run.
 SKIP_LIMIT = 10
 #: So many exploded losses in a row end a run: one may be a firefly.
@@ -67,7 +68,7 @@ class Estimation:
         self.problem = problem
         self.objective = Objective(problem, seed=seed, batch=batch, freeze=freeze)
         if isinstance(solver, str):
-            name, why = choose(self.objective) if solver == "auto" else (solver, f"{solver}, as asked")
+            name, why = choose(self.objective, options) if solver == "auto" else (solver, f"{solver}, as asked")
             self.choice = why
             self.solver = make_solver(name, **options)
         else:
@@ -236,14 +237,26 @@ class Estimation:
         rows = [
             Recovered(u.name, u.keys, u.space, u.display(s), u.display(x), u.truth)
             for u, s, x in zip(
+        return self._assemble(images, losses, self._uncertainty())
+
+    def snapshot(self) -> Result:
+        """The answer so far, without rendering anything or touching the scene."""
+        return self._assemble({}, {}, None)
+
+    def _assemble(
+        self, images: dict[str, dict[str, np.ndarray]], losses: dict[str, float], known: Uncertainty | None
+    ) -> Result:
+        problem = self.problem
                 problem.unknowns, problem.split(self.objective.start), problem.split(self._estimate), strict=True
             )
         ]
         return Result(
             values=problem.values(self._estimate),
             recovered=rows,
+        for row, error in zip(rows, known.errors if known is not None else [], strict=False):
+            row.standard_error = error
             history=self.history,
-            warnings=list(dict.fromkeys(self.warnings + self._remarks(rows))),
+            warnings=list(dict.fromkeys(self.warnings + self._remarks(rows) + (known.notes if known else []))),
             images=images,
             losses=losses,
             heldout=[v.view.name for v in problem.heldout],
@@ -264,6 +277,14 @@ class Estimation:
     def _remarks(self, rows: list[Recovered]) -> list[str]:
         found = []
         for unknown, felt in zip(self.problem.unknowns, self.problem.split(self._felt), strict=True):
+    def _uncertainty(self) -> Uncertainty | None:
+        """Standard errors and what the images leave open, where the solver knows."""
+        known = getattr(self.solver, "uncertainty", lambda: None)()
+        if known is None:
+            return None
+        covariance, unseen = known
+        return explain(self.problem, self._estimate, covariance, unseen, self.objective.linearizer.reach)
+
             if self.history and not np.any(felt):
                 found.append(
                     f"[zero-gradient] {unknown.name}: its gradient was zero in every step: the value is where it "

@@ -164,6 +164,8 @@ class ReportTable(_Table):
 
 
 class Job(_Table):
+    precision: float | None = Field(default=None, gt=0)
+    coarse: Literal["auto", "never", "always"] | None = None
     """A whole job file."""
 
     scene: SceneTable

@@ -10,7 +10,7 @@ import re
 import time
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from ..errors import EnvironmentFault
 from .problem import PreparedView, Problem
 from .rendering import PASS_SAMPLES, FrozenProgram, Samples
 from .weights import PILOT, NoiseMap
+
+if TYPE_CHECKING:
+    from .linearize import Linearizer
 
 #: What Dr.Jit, CUDA and the C++ library say.
 _OUT_OF_MEMORY = re.compile(r"out of memory|bad_alloc|could not allocate|allocation failed", re.IGNORECASE)
@@ -86,11 +89,22 @@ class Objective:
         self.weights = {v.view.name: v.target.weight for v in problem.fitted}
         self._pass_samples = PASS_SAMPLES
         self._programs: dict[tuple[str, Samples], FrozenProgram] = {}
+        self._linearizer: Linearizer | None = None
+
+    @property
+    def linearizer(self) -> Linearizer:
+        """Renders and derivative images, for solvers that want more than a loss and its gradient."""
+        if self._linearizer is None:
+            from .linearize import Linearizer
+
+            self._linearizer = Linearizer(self)
+        return self._linearizer
 
     @property
     def recordings(self) -> int:
         """How often step programs were recorded so far."""
-        return sum(p.recordings for p in self._programs.values())
+        own = sum(p.recordings for p in self._programs.values())
+        return own + (self._linearizer.recordings if self._linearizer is not None else 0)
 
     def views_of(self, step: int) -> list[int]:
         """Indices of the views that a step renders."""
@@ -204,7 +218,8 @@ class Objective:
     def _program(self, view: PreparedView, samples: Samples) -> FrozenProgram:
         key = (view.shape, samples)
         if key not in self._programs:
-            self._programs[key] = FrozenProgram(self.problem.integrator, self.problem.loss, samples, self.freeze)
+            freeze = self.freeze and not self.problem.hosted
+            self._programs[key] = FrozenProgram(self.problem.integrator, self.problem.loss, samples, freeze)
         return self._programs[key]
 
 

@@ -97,9 +97,9 @@ class Problem:
         self.unknowns: list[Unknown] = resolve(scene, [Parameter(p) if isinstance(p, str) else p for p in requests])
         self._check_estimator(strict)
         self.integrator = self._load_integrator()
-        emitters = find_emitters(scene)
-        self._check_light(emitters)
-        self.lights = Switchboard(scene, emitters)
+        self.emitters = find_emitters(scene)
+        self._check_light(self.emitters)
+        self.lights = Switchboard(scene, self.emitters)
         fitted = [v for v in self.views if not v.holdout]
         if not fitted:
             raise UsageError("no view to fit", remedy="give at least one image that is not held out")
@@ -142,7 +142,16 @@ class Problem:
 
     # -- rendering --------------------------------------------------------------------------------------------------
 
-    def set_latent(self, latent: np.ndarray, lit: frozenset[str] | None = None) -> list[Any]:
+    @property
+    def hosted(self) -> bool:
+        """Whether derivatives run code on the host at every call, which Dr.Jit cannot record (it ends the process)."""
+        infos = self.scene.parameters()
+        moves = any(infos[k].needs - {"interior"} for u in self.unknowns for k in u.keys)
+        return moves and self.estimator["type"] == "edge_sampling"
+
+    def set_latent(
+        self, latent: np.ndarray, lit: frozenset[str] | None = None, active: frozenset[int] | None = None
+    ) -> list[Any]:
         """Write latent numbers into the scene, differentiably.
 
         Args:
@@ -150,6 +159,7 @@ class Problem:
             lit: prefixes of the emitters that shine; None means all.
         Returns:
             The Dr.Jit leaf of each unknown: its gradient is there after an adjoint pass.
+            active: indices of the unknowns that carry derivatives; None means all.
         """
         import drjit as dr
         import mitsuba as mi
@@ -158,7 +168,8 @@ class Problem:
         attached: dict[str, Any] = {}
         for unknown, piece in zip(self.unknowns, self.split(latent), strict=True):
             leaf = to_device(np.clip(piece, unknown.lower, unknown.upper), mi.Float)
-            dr.enable_grad(leaf)
+            if active is None or number in active:
+                dr.enable_grad(leaf)
             leaves.append(leaf)
             attached.update(unknown.attach(leaf))
         for key, value in self.lights.apply(self.lights.select(None) if lit is None else lit, attached).items():

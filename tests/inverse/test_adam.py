@@ -7,7 +7,7 @@ import pytest
 
 from pathtracer.errors import UsageError
 from pathtracer.inverse.objective import Evaluation
-from pathtracer.inverse.solvers import choose, make_solver
+from pathtracer.inverse.solvers import make_solver
 from pathtracer.inverse.solvers.adam import Adam
 
 
@@ -116,8 +116,3 @@ def test_unknown_solvers_and_options_are_refused_with_the_nearest() -> None:
         make_solver("adam", pace=3)
     with pytest.raises(UsageError, match="at least 1"):
         make_solver("adam", iterations=0)
-
-
-def test_auto_says_what_it_takes_and_why() -> None:
-    name, why = choose(NoisyBowl(np.ones(3), np.ones(3), 0.0))  # type: ignore[arg-type]
-    assert name == "adam" and why.startswith("adam:") and "3 unknown numbers" in why

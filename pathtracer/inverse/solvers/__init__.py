@@ -6,8 +6,8 @@ A solver is a class with `name`, `steps(objective) -> Iterator[Move]`, and `stat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -62,14 +62,44 @@ def _adam(**options: Any) -> Solver:
     return Adam(**options)
 
 
+def _least_squares(**options: Any) -> Solver:
+    from .least_squares import LeastSquares
+
+    return LeastSquares(**options)
+
+
+#: Losses that least-squares minimises: squares, and what becomes squares by reweighting.
+SQUARES = ("l2", "relative_l2", "noise_weighted", "huber", "l1")
 #: name -> maker.
-SOLVERS: dict[str, Callable[..., Solver]] = {"adam": _adam}
+SOLVERS: dict[str, Callable[..., Solver]] = {"adam": _adam, "least-squares": _least_squares}
 
 
-def choose(objective: Objective) -> tuple[str, str]:
-    """The solver that "auto" takes for a problem, and why in one line."""
+def choose(objective: Objective, options: Collection[str] = ()) -> tuple[str, str]:
+    """The solver that "auto" takes for a problem, and why in one line.
+
+    Args:
+        objective: the problem.
+        options: names of the options that were set: a solver that does not know one is not taken.
+    """
+    from .least_squares import MOST
+
     n = objective.start.size
-    return "adam", f"adam: the one solver that there is so far, for {n} unknown number{'s' if n != 1 else ''}"
+    numbers = f"{n} unknown number{'s' if n != 1 else ''}"
+    loss = objective.problem.loss.name
+    if n > MOST:
+        return "adam", f"adam: {numbers} are more than the {MOST} up to which derivative images pay"
+    if loss not in SQUARES:
+        return "adam", f"adam: the loss {loss} is no sum of squares ({', '.join(SQUARES)})"
+    if objective.batch:
+        return "adam", f"adam: {numbers}, but only some of the views in a step"
+    foreign = sorted(set(options) - _options("least-squares"))
+    if foreign:
+        return "adam", f"adam: the option{'s' if len(foreign) > 1 else ''} {', '.join(foreign)} is one of its own"
+    return "least-squares", f"least-squares: {numbers}, at most {MOST}, and a loss that sums squares"
+
+
+def _options(name: str) -> set[str]:
+    return {f.name for f in fields(SOLVERS[name]()) if f.init}  # type: ignore[arg-type]
 
 
 def make_solver(name: str, **options: Any) -> Solver:
@@ -90,4 +120,4 @@ def make_solver(name: str, **options: Any) -> Solver:
         raise UsageError(f"{name}: {str(error).split(') ')[-1]}", where="solver") from error
 
 
-__all__ = ["SOLVERS", "Move", "Solver", "choose", "make_solver"]
+__all__ = ["SOLVERS", "SQUARES", "Move", "Solver", "choose", "make_solver"]
