@@ -166,7 +166,7 @@ class Problem:
 
         leaves = []
         attached: dict[str, Any] = {}
-        for unknown, piece in zip(self.unknowns, self.split(latent), strict=True):
+        for number, (unknown, piece) in enumerate(zip(self.unknowns, self.split(latent), strict=True)):
             leaf = to_device(np.clip(piece, unknown.lower, unknown.upper), mi.Float)
             if active is None or number in active:
                 dr.enable_grad(leaf)

@@ -7,7 +7,8 @@ narrow, then none): what does not overlap has no gradient. Strengths of lights s
 image is linear, not in its logarithm.
 
 Refinement: as soon as steps drown in noise, the solver stops stepping and averages. With instruments Z = W J̄, an
-average of derivative images, the answer solves Zᵀ (Ī - t) = 0, where Ī is the mean of all renders, each at its own point ū:
+average of derivative images, the answer solves Zᵀ (Ī - t) = 0, where Ī is the mean of all renders and ū that of their
+points:
 
     u = ū - A⁻¹ Zᵀ (Ī - t)
 
