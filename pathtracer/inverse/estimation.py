@@ -26,8 +26,8 @@ from .problem import Problem
 from .result import FEW, Recovered, Result, Step
 from .solvers import Move, Solver, choose, make_solver
 from .stopping import exploded
-
 from .uncertainty import Uncertainty, explain
+
 #: So many skipped steps in a row, or a quarter of all after the first forty, end a run.
 SKIP_LIMIT = 10
 #: So many exploded losses in a row end a run: one may be a firefly.
@@ -234,27 +234,18 @@ class Estimation:
                 loss = problem.loss.value(a, b, t, np) * problem.loss.weight(t)
                 losses[view.view.name] = float((loss * w).sum() / (3 * w.sum()))
         problem.settle(self._estimate)
+        known = self._uncertainty()
         rows = [
             Recovered(u.name, u.keys, u.space, u.display(s), u.display(x), u.truth)
             for u, s, x in zip(
-        return self._assemble(images, losses, self._uncertainty())
-
-    def snapshot(self) -> Result:
-        """The answer so far, without rendering anything or touching the scene."""
-        return self._assemble({}, {}, None)
-
-    def _assemble(
-        self, images: dict[str, dict[str, np.ndarray]], losses: dict[str, float], known: Uncertainty | None
-    ) -> Result:
-        problem = self.problem
                 problem.unknowns, problem.split(self.objective.start), problem.split(self._estimate), strict=True
             )
         ]
+        for row, error in zip(rows, known.errors if known is not None else [], strict=False):
+            row.standard_error = error
         return Result(
             values=problem.values(self._estimate),
             recovered=rows,
-        for row, error in zip(rows, known.errors if known is not None else [], strict=False):
-            row.standard_error = error
             history=self.history,
             warnings=list(dict.fromkeys(self.warnings + self._remarks(rows) + (known.notes if known else []))),
             images=images,
@@ -274,9 +265,6 @@ class Estimation:
             scene=problem.scene,
         )
 
-    def _remarks(self, rows: list[Recovered]) -> list[str]:
-        found = []
-        for unknown, felt in zip(self.problem.unknowns, self.problem.split(self._felt), strict=True):
     def _uncertainty(self) -> Uncertainty | None:
         """Standard errors and what the images leave open, where the solver knows."""
         known = getattr(self.solver, "uncertainty", lambda: None)()
@@ -285,6 +273,9 @@ class Estimation:
         covariance, unseen = known
         return explain(self.problem, self._estimate, covariance, unseen, self.objective.linearizer.reach)
 
+    def _remarks(self, rows: list[Recovered]) -> list[str]:
+        found = []
+        for unknown, felt in zip(self.problem.unknowns, self.problem.split(self._felt), strict=True):
             if self.history and not np.any(felt):
                 found.append(
                     f"[zero-gradient] {unknown.name}: its gradient was zero in every step: the value is where it "

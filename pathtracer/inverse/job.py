@@ -135,6 +135,8 @@ class SolverTable(_Table):
     beta1: float | None = Field(default=None, ge=0, lt=1)
     beta2: float | None = Field(default=None, ge=0, lt=1)
     stop: Literal["auto", "never"] | None = None
+    precision: float | None = Field(default=None, gt=0)
+    coarse: Literal["auto", "never", "always"] | None = None
 
     @field_validator("name")
     @classmethod
@@ -164,8 +166,6 @@ class ReportTable(_Table):
 
 
 class Job(_Table):
-    precision: float | None = Field(default=None, gt=0)
-    coarse: Literal["auto", "never", "always"] | None = None
     """A whole job file."""
 
     scene: SceneTable

@@ -140,14 +140,14 @@ class Problem:
             found.update(unknown.values(piece))
         return found
 
-    # -- rendering --------------------------------------------------------------------------------------------------
-
     @property
     def hosted(self) -> bool:
         """Whether derivatives run code on the host at every call, which Dr.Jit cannot record (it ends the process)."""
         infos = self.scene.parameters()
         moves = any(infos[k].needs - {"interior"} for u in self.unknowns for k in u.keys)
         return moves and self.estimator["type"] == "edge_sampling"
+
+    # -- rendering --------------------------------------------------------------------------------------------------
 
     def set_latent(
         self, latent: np.ndarray, lit: frozenset[str] | None = None, active: frozenset[int] | None = None
@@ -157,9 +157,9 @@ class Problem:
         Args:
             latent: (n,).
             lit: prefixes of the emitters that shine; None means all.
+            active: indices of the unknowns that carry derivatives; None means all.
         Returns:
             The Dr.Jit leaf of each unknown: its gradient is there after an adjoint pass.
-            active: indices of the unknowns that carry derivatives; None means all.
         """
         import drjit as dr
         import mitsuba as mi
