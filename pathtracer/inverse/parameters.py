@@ -98,12 +98,12 @@ class ArrayUnknown(Unknown):
         current = as_numpy(like)
         self._kind = type(like)
         self._shape = current.shape
+        #: whether its numbers are triples of red, green and blue
+        self.colored = info.kind in ("color", "texture", "envmap") and self._shape[-1:] == (3,)
         self._padded = info.kind == "envmap" and info.key.endswith(".data")
         self._start = _broadcast(current if request.init is None else request.init, current, keys[0], "init")
         natural = tuple(-np.inf if b is None else b for b in info.bounds[:1]) + tuple(
             np.inf if b is None else b for b in info.bounds[1:]
-        #: whether its numbers are triples of red, green and blue
-        self.colored = info.kind in ("color", "texture", "envmap") and self._shape[-1:] == (3,)
         )
         space = request.space or (info.space if info.space in ELEMENTWISE else "identity")
         bounds = request.bounds or (None if space == "log" and not np.isfinite(natural[1]) else natural)
