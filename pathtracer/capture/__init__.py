@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .framing import resample
 from .headers import ImageHeader, read_header
 from .images import (
     Picture,
@@ -14,7 +15,7 @@ from .images import (
     write_channels,
     write_image,
 )
-from .views import View, Views, check_films, load_views, read_mask, resample
+from .views import View, Views, check_films, load_views, read_mask
 
 __all__ = [
     "ImageHeader",

@@ -3,11 +3,13 @@
     views = load_views("photos/")                                     # every image of a folder, sorted by name
     views = load_views(["a.exr", {"file": "b.exr", "sensor": 1, "lit": ["lamp"], "exposure": 2.0}])
 
-A view compares `exposure * render(sensor, lit)` with `image`, pixel by pixel, weighted by `mask`.
+A view compares `gain * render(sensor, lit)` with `image`, pixel by pixel, weighted by `mask`; the gain is its exposure
+times its white balance.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from pathtracer.capture.cameras import Camera
+from pathtracer.capture.framing import frame, resample
 from pathtracer.capture.headers import SUFFIXES
 from pathtracer.capture.images import FloatArray, check_texels, read_picture
+from pathtracer.capture.layout import clip_range, doubts, layout
+from pathtracer.capture.shots import find_mask
 from pathtracer.errors import InputError, UsageError, nearest_names
 
 ALPHA = ("mask", "black", "ignore")
@@ -36,6 +42,8 @@ class View:
         exposure: factor on the rendered image before it is compared.
         path: the file it came from.
         holdout: rendered and reported, but not used to fit.
+        white_balance: factors on red, green and blue of the rendered image, besides the exposure.
+        camera: the camera of its own that `sensor` describes, None for a sensor of the scene.
     """
 
     name: str
@@ -46,6 +54,8 @@ class View:
     exposure: float = 1.0
     path: Path | None = None
     holdout: bool = False
+    white_balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    camera: Camera | None = None
 
     def __post_init__(self) -> None:
         self.image = np.asarray(self.image, np.float32)
@@ -65,6 +75,16 @@ class View:
                 raise InputError("the mask is 0 everywhere, nothing is left to compare", self.name)
         if not (np.isfinite(self.exposure) and self.exposure > 0):
             raise InputError(f"the exposure is {self.exposure}, a positive number was expected", self.name)
+        balance = np.asarray(self.white_balance, float)
+        if balance.shape != (3,) or not np.isfinite(balance).all() or not (balance > 0).all():
+            raise InputError(
+                f"the white balance is {self.white_balance}, three positive numbers were expected", self.name
+            )
+
+    @property
+    def gain(self) -> FloatArray:
+        """(3,) factors on the rendered image: exposure times white balance."""
+        return np.float32(self.exposure) * np.asarray(self.white_balance, np.float32)
 
     @property
     def width(self) -> int:
@@ -114,13 +134,20 @@ def load_views(
     saturated: str = "keep",
     resize: tuple[int, int] | None = None,
     sanitize: bool = False,
+    masks: str | Path | None = None,
+    crop: Sequence[int] | None = None,
+    downscale: int = 1,
+    white_balance: Sequence[float] = (1.0, 1.0, 1.0),
+    holdout_every: int = 0,
+    convention: str | None = None,
+    matrices: str = "camera-to-world",
 ) -> Views:
     """Read pictures into views.
 
     Args:
         images: a folder (its images in the order of their names), a glob, one file, or a list of files and tables
-            `{file, name, mask, sensor, camera, lit, exposure, color, holdout}`; what a table does not say comes from
-            the arguments below.
+            `{file, name, mask, sensor, camera, lit, exposure, white_balance, color, crop, holdout}`; what a table does
+            not say comes from the arguments below. A camera is a `Camera` or a Mitsuba dictionary.
         root: relative paths start here (default: the working folder).
         mask: one mask file for all views; white counts.
         color: "auto", "linear" or "srgb", see `read_image`.
@@ -129,10 +156,16 @@ def load_views(
         exposure: factor on renders.
         sensor: index or camera of all views, or one index per view.
         lit: ids of the emitters lit in all views; None means all emitters of the scene.
-        holdout: names or indices of views that are predicted but not fitted.
+        holdout: names (or globs) or indices of views that are predicted but not fitted.
         saturated: "keep", or "mask" to give saturated pixels of integer images no weight.
         resize: (width, height) to resample every image and mask to; never done unasked.
         sanitize: replace NaN, infinite and negative texels.
+        masks: folder with a mask for each picture, see `find_mask`.
+        crop: x, y, width, height of the part that is used, in pixels of the file.
+        downscale: average squares of so many pixels, after the crop.
+        white_balance: factors on red, green and blue of renders.
+        holdout_every: hold out views 0, n, 2n, ... besides those of `holdout`; 0 holds out none.
+        convention, matrices: how the cameras were read, for advice when they look wrong.
     Raises:
         InputError: a file that cannot be used. UsageError: an unknown key or name.
     """
@@ -146,9 +179,12 @@ def load_views(
     sensors = [sensor] * len(entries) if isinstance(sensor, int | dict) else list(sensor)
     if len(sensors) != len(entries):
         raise UsageError(f"{len(sensors)} sensors were named for {len(entries)} images")
+    if min(downscale, 1) < 1 or holdout_every < 0:
+        raise UsageError(f"downscale = {downscale}, holdout_every = {holdout_every}: positive numbers were expected")
     held = list(holdout)
     notes: list[str] = []
     views = Views()
+    shapes: list[FloatArray | None] = []  # silhouettes
     for index, (entry, default_sensor) in enumerate(zip(entries, sensors, strict=True)):
         path = base / entry["file"]
         picture = read_picture(path, entry.get("color", color), entry.get("sanitize", sanitize))
@@ -160,33 +196,68 @@ def load_views(
             else:
                 weight = picture.alpha
         mask_file = entry.get("mask", mask)
+        if mask_file is None and masks is not None:
+            mask_file = find_mask(base / masks, path, path)
         if mask_file is not None:
             weight = _multiply(weight, read_mask(base / mask_file), path, base / mask_file)
         if saturated == "mask" and picture.saturated is not None:
             weight = _multiply(weight, 1 - picture.saturated.astype(np.float32), path, path)
-        if resize is not None and (image.shape[1], image.shape[0]) != tuple(resize):
-            notes.append(f"images were resampled to {resize[0]} x {resize[1]}, as asked")
-            image, weight = resample(image, resize), None if weight is None else resample(weight, resize)
+        camera = entry.get("camera")
+        own = camera if isinstance(camera, Camera) else None
+        image, weight, own, done = frame(image, weight, own, path, entry.get("crop", crop), downscale, resize)
+        notes += done
+        shape = weight
+        if alpha == "black" and picture.alpha is not None:
+            alone, _, _, _ = frame(picture.alpha, None, None, path, entry.get("crop", crop), downscale, resize)
+            shape = alone if alone.shape == image.shape[:2] else None
+        shapes.append(shape)
         name = str(entry.get("name", path.stem))
         views.append(
             View(
                 name=name,
                 image=image,
                 mask=weight,
-                sensor=entry.get("camera", entry.get("sensor", default_sensor)),
+                sensor=entry.get("sensor", default_sensor) if camera is None or own else camera,
                 lit=_ids(entry.get("lit", lit)),
                 exposure=float(entry.get("exposure", exposure)),
                 path=path,
-                holdout=bool(entry.get("holdout", name in held or index in held)),
+                holdout=bool(entry.get("holdout", holdout_every and index % holdout_every == 0)),
+                white_balance=_triple(entry.get("white_balance", white_balance), name),
+                camera=own,
             )
         )
     _unique_names(views)
-    names = {v.name for v in views}
-    for h in held:
-        if (isinstance(h, str) and h not in names) or (isinstance(h, int) and not 0 <= h < len(views)):
-            raise UsageError(f"there is no view {h!r} to hold out", nearest=nearest_names(str(h), names))
+    _hold_out(views, held)
+    notes += _place(views, shapes, convention, matrices)
     views.notes = list(dict.fromkeys(notes))
     return views
+
+
+def _hold_out(views: Views, held: Sequence[str | int]) -> None:
+    """Mark the views that are named, by a glob or by index."""
+    names = [v.name for v in views]
+    for h in held:
+        if isinstance(h, int):
+            found = [h] if 0 <= h < len(views) else []
+        else:
+            found = [k for k, name in enumerate(names) if name == h or fnmatch.fnmatchcase(name, h)]
+        if not found:
+            raise UsageError(f"there is no view {h!r} to hold out", nearest=nearest_names(str(h), names))
+        for k in found:
+            views[k].holdout = True
+
+
+def _place(views: Views, shapes: list[FloatArray | None], convention: str | None, matrices: str) -> list[str]:
+    """Give views with cameras their sensors, whose clipping planes suit the size of the whole; returns doubts."""
+    cameras = [v.camera for v in views if v.camera is not None]
+    if not cameras:
+        return []
+    near, far = clip_range(layout(cameras))
+    for view in views:
+        if view.camera is not None:
+            view.sensor = view.camera.sensor(near, far)
+    silhouettes = [shape for v, shape in zip(views, shapes, strict=True) if v.camera is not None]
+    return doubts(cameras, silhouettes, convention, matrices)
 
 
 def read_mask(path: str | Path) -> FloatArray:
@@ -220,25 +291,10 @@ def check_films(views: Sequence[View], films: Sequence[tuple[int, int]]) -> None
             )
 
 
-def resample(image: FloatArray, size: tuple[int, int]) -> FloatArray:
-    """Resample an (H, W) or (H, W, 3) array to (width, height): box average down, Lanczos up, no overshoot below 0."""
-    from PIL import Image
-
-    width, height = size
-    if width < 1 or height < 1:
-        raise UsageError(f"cannot resize to {width} x {height} pixels")
-    planes = image[..., None] if image.ndim == 2 else image
-    shrink = width <= planes.shape[1] and height <= planes.shape[0]
-    kernel = Image.Resampling.BOX if shrink else Image.Resampling.LANCZOS
-    out = np.stack(
-        [np.asarray(Image.fromarray(planes[..., c]).resize((width, height), kernel)) for c in range(planes.shape[-1])],
-        axis=-1,
-    )
-    out = np.maximum(out, 0).astype(np.float32)
-    return out[..., 0] if image.ndim == 2 else out
-
-
-_KEYS = ("file", "name", "mask", "sensor", "camera", "lit", "exposure", "color", "sanitize", "holdout")
+_KEYS = (
+    *("file", "name", "mask", "sensor", "camera", "lit", "exposure", "white_balance"),
+    *("color", "sanitize", "crop", "holdout"),
+)
 
 
 def _entries(images: str | Path | Sequence[str | Path | Mapping[str, Any]], base: Path) -> list[dict[str, Any]]:
@@ -276,6 +332,14 @@ def _unique_names(views: Sequence[View]) -> None:
         count = seen[view.name] = seen.get(view.name, 0) + 1
         if count > 1:
             view.name = f"{view.name} ({count})"
+
+
+def _triple(value: Any, name: str) -> tuple[float, float, float]:
+    try:
+        red, green, blue = (float(v) for v in value)
+    except (TypeError, ValueError):
+        raise UsageError(f"white_balance is {value!r}, three numbers were expected", name) from None
+    return red, green, blue
 
 
 def _ids(lit: Any) -> list[str] | None:

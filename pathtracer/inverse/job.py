@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import pydantic
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..errors import InputError, UsageError
 from .losses import LOSSES
@@ -48,6 +48,10 @@ class SceneTable(_Table):
     sanitize: bool = False
 
 
+#: Where views come from: pictures with the scene's own cameras, or files with cameras of their own.
+SOURCES = ("images", "transforms", "colmap", "file")
+
+
 class ViewTable(_Table):
     """One picture of `views.images` with its own settings."""
 
@@ -58,26 +62,51 @@ class ViewTable(_Table):
     camera: dict[str, Any] | None = None
     lit: str | list[str] | None = None
     exposure: float | None = None
+    white_balance: list[float] | None = Field(default=None, min_length=3, max_length=3)
+    crop: list[int] | None = Field(default=None, min_length=4, max_length=4)
     color: Literal["auto", "linear", "srgb"] | None = None
     sanitize: bool | None = None
     holdout: bool | None = None
 
 
 class ViewsTable(_Table):
-    """`[views]`: what was observed."""
+    """`[views]`: what was observed, from one of the sources `images`, `transforms`, `colmap` and `file`."""
 
-    images: str | list[str | ViewTable]
+    images: str | list[str | ViewTable] | None = None
+    transforms: str | None = None
+    colmap: str | None = None
+    file: str | None = None
+    image_folder: str | None = None
+    convention: Literal["opengl", "opencv", "mitsuba"] | None = None
+    matrices: Literal["camera-to-world", "world-to-camera"] | None = None
+    world: Literal["stored", "original"] | None = None
     mask: str | None = None
+    masks: str | None = None
     color: Literal["auto", "linear", "srgb"] = "auto"
     alpha: Literal["mask", "black", "ignore"] = "mask"
     exposure: float = 1.0
+    white_balance: list[float] = Field(default=[1.0, 1.0, 1.0], min_length=3, max_length=3)
     sensor: int | list[int] = 0
     lit: list[str] | None = None
     holdout: list[str | int] = Field(default_factory=list)
+    holdout_every: int = Field(default=0, ge=0)
+    crop: list[int] | None = Field(default=None, min_length=4, max_length=4)
+    downscale: int = Field(default=1, ge=1)
     saturated: Literal["keep", "mask"] = "keep"
     resize: list[int] | None = Field(default=None, min_length=2, max_length=2)
     sanitize: bool = False
     batch: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ViewsTable:
+        named = [name for name in SOURCES if getattr(self, name) is not None]
+        if len(named) != 1:
+            raise ValueError(f"one of {', '.join(SOURCES)} was expected, not {' and '.join(named) or 'none'}")
+        only = {"convention": "transforms", "matrices": "transforms", "world": "transforms", "image_folder": "colmap"}
+        for key, source in only.items():
+            if getattr(self, key) is not None and named[0] != source:
+                raise ValueError(f"{key} goes with {source}, not with {named[0]}")
+        return self
 
 
 class ParameterTable(_Table):
@@ -193,14 +222,17 @@ class Job(_Table):
         images: Any = self.views.images
         if isinstance(images, str):
             images = absolute(images)
-        else:
+        elif images is not None:
             images = [
                 absolute(i)
                 if isinstance(i, str)
                 else i.model_copy(update={"file": absolute(i.file), "mask": absolute(i.mask)})
                 for i in images
             ]
-        views = self.views.model_copy(update={"images": images, "mask": absolute(self.views.mask)})
+        paths = ("transforms", "colmap", "file", "image_folder", "mask", "masks")
+        views = self.views.model_copy(
+            update={"images": images, **{name: absolute(getattr(self.views, name)) for name in paths}}
+        )
         return self.model_copy(update={"scene": scene, "views": views})
 
 
