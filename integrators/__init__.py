@@ -43,6 +43,7 @@ class Estimator:
         unbiased: whether its expectation is the exact derivative for what it handles.
         summary: one line for tables and help.
         reference: the source of the method.
+        baseline: it renders an image of its own, not the path-traced one: for comparisons, and left out of "all".
     """
 
     name: str
@@ -51,6 +52,7 @@ class Estimator:
     unbiased: bool
     summary: str
     reference: str
+    baseline: bool = False
 
 
 _ROWS = (
@@ -87,6 +89,24 @@ _ROWS = (
         unbiased=False,
         summary="path replay on a warped film: visibility as an area integral, a second opinion on edge_sampling",
         reference="Bangaru, Li, Durand 2020; Loubet, Holzschuh, Jakob 2019",
+    ),
+    Estimator(
+        name="soft_rasterizer",
+        factory="integrators.soft_rasterizer:SoftRasterizer",
+        handles=frozenset(),
+        unbiased=False,
+        summary="triangles with soft edges, Lambertian, no light transport; a control, and a help from far away",
+        reference="Liu, Li, Chen, Li 2019, Soft Rasterizer",
+        baseline=True,
+    ),
+    Estimator(
+        name="opendr",
+        factory="integrators.opendr:OpenDR",
+        handles=frozenset(),
+        unbiased=False,
+        summary="screen-space derivatives of a rasterised image, Lambertian, no light transport; a control",
+        reference="Loper and Black 2014, OpenDR: An Approximate Differentiable Renderer",
+        baseline=True,
     ),
 )
 

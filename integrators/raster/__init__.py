@@ -1,0 +1,1 @@
+"""What the two rasterisers share: clipped and projected triangles, Lambertian shading, refusals."""
