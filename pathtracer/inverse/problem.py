@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ class PreparedView:
         sensor: `mi.Sensor`; views of one `shape` share it.
         shape: views with the same shape replay the same recording.
         pose: camera-to-world matrix to set before rendering, None for the scene's own sensors.
+        lens: further parameters of the sensor to set before rendering.
         lit: prefixes of its emitters.
         target: image, weights and exposure on the device.
         weight: share of the view in the loss.
@@ -52,6 +53,7 @@ class PreparedView:
     lit: frozenset[str]
     target: Target
     weight: float
+    lens: Mapping[str, float] = field(default_factory=dict)
 
 
 class Problem:
@@ -197,6 +199,8 @@ class Problem:
             matrix = mi.Matrix4f(*prepared.pose.tolist())
             dr.make_opaque(matrix)
             params["to_world"] = mi.Transform4f(matrix)
+            for key, value in prepared.lens.items():
+                params[key] = dr.opaque(mi.Float, value)
             params.update()
 
     def render(self, prepared: PreparedView, latent: np.ndarray, spp: int, seed: int) -> np.ndarray:
@@ -207,7 +211,7 @@ class Problem:
             self.set_latent(latent, prepared.lit)
             self.aim(prepared)
             image = self.scene.render(spp=spp, seed=seed, sensor=prepared.sensor, integrator=self.integrator)
-        return image * np.float32(prepared.view.exposure)
+        return image * prepared.view.gain
 
     def plan(self, prepared: PreparedView, spp: int | None = None, limit: int = PASS_SAMPLES) -> Samples:
         """The samples of one step of a view, in passes of at most `limit`."""
@@ -263,7 +267,7 @@ class Problem:
         import drjit as dr
         import mitsuba as mi
 
-        sensor, shape, pose = self._camera(view)
+        sensor, shape, pose, lens = self._camera(view)
         film = sensor.film()
         width, height = (int(n) for n in film.crop_size())
         where = view.path or view.name
@@ -283,26 +287,43 @@ class Problem:
         weights[..., :used] = view.weight[..., None] * self.loss.weight(image[..., :used])
         # of the mask, not of the loss's own weights, so that losses keep their size; channels beyond colour have none
         weights /= float(view.weight.sum()) * used
-        exposure = dr.opaque(mi.Float, float(view.exposure))
-        target = Target(to_device(image, mi.TensorXf), to_device(weights, mi.TensorXf), exposure)
-        return PreparedView(view, sensor, shape, pose, self.lights.select(view.lit, view.name), target, weight)
+        if channels == 1 and np.ptp(view.gain) > 0:
+            raise InputError("a film of luminance has no white balance", where, remedy="use an rgb film")
+        gain = np.ones((1, 1, channels), np.float32)
+        gain[..., :used] = view.gain[:used]
+        target = Target(to_device(image, mi.TensorXf), to_device(weights, mi.TensorXf), to_device(gain, mi.TensorXf))
+        lit = self.lights.select(view.lit, view.name)
+        return PreparedView(view, sensor, shape, pose, lit, target, weight, lens)
 
-    def _camera(self, view: View) -> tuple[Any, str, np.ndarray | None]:
+    def _camera(self, view: View) -> tuple[Any, str, np.ndarray | None, dict[str, float]]:
+        """The sensor of a view, what it shares with others of its recording, its pose and its lens."""
         import mitsuba as mi
 
         if isinstance(view.sensor, int):
-            return self.scene.sensor(view.sensor), f"sensor {view.sensor}", None
+            return self.scene.sensor(view.sensor), f"sensor {view.sensor}", None, {}
         camera = dict(view.sensor)
         camera.setdefault("type", "perspective")
         film = {"type": "hdrfilm", "width": view.width, "height": view.height, "pixel_format": "rgb"}
         camera.setdefault("film", {**film, "component_format": "float32", "rfilter": {"type": "box"}})
         pose = _matrix(camera.pop("to_world", np.eye(4)), view.name)
-        shape = json.dumps(camera, sort_keys=True, default=str)
+        # cameras that differ in their lenses alone share a recording, too
+        own = camera
+        lens: dict[str, float] = {}
+        if camera["type"] == "perspective" and camera.get("fov_axis") == "x" and "fov" in camera:
+            lens = {key: float(camera.get(name, 0.0)) for key, name in _LENS.items()}
+            own = {k: v for k, v in camera.items() if k not in _LENS.values()}
+        shape = json.dumps(own, sort_keys=True, default=str)
         if shape not in self._sensors:
             self._sensors[shape] = mi.load_dict({**camera, "to_world": mi.ScalarTransform4f(pose)})
-        return self._sensors[shape], shape, pose
+        return self._sensors[shape], shape, pose, lens
 
 
+#: Parameters of a perspective sensor and the names of their properties.
+_LENS = {
+    "x_fov": "fov",
+    "principal_point_offset_x": "principal_point_offset_x",
+    "principal_point_offset_y": "principal_point_offset_y",
+}
 #: Rec. 709, as a luminance film weights its colours.
 _LUMINANCE = np.array([[0.212671], [0.715160], [0.072169]], np.float32)
 #: Properties that Mitsuba's own estimators do not know.

@@ -36,7 +36,7 @@ class Target:
     Attributes:
         image: (H, W, C) what was observed.
         weight: (H, W, C) weight of each value, summing to 1 over the image.
-        exposure: factor on the render (opaque `mi.Float`).
+        exposure: (1, 1, C) factors on the render.
     """
 
     image: Any
