@@ -12,9 +12,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ class Estimation:
         batch: views per step; 0 takes all.
         freeze: record the step program instead of tracing it at every step.
         state: checkpoint to go on from (`checkpoint()`).
+        history: the steps before that checkpoint, so that the result tells of all of them.
         options: for the solver, e.g. `iterations=200`.
     Attributes:
         choice: which solver was taken and why, in one line.
@@ -63,6 +65,7 @@ class Estimation:
         batch: int = 0,
         freeze: bool = True,
         state: Mapping[str, np.ndarray] | None = None,
+        history: Sequence[Step] = (),
         **options: Any,
     ) -> None:
         self.problem = problem
@@ -87,7 +90,7 @@ class Estimation:
         self._first_loss = np.nan
         self._moves: Iterator[Move] | None = None
         if state is not None:
-            self._restore(state)
+            self._restore(state, history)
 
     # -- stepping ---------------------------------------------------------------------------------------------------
 
@@ -234,7 +237,16 @@ class Estimation:
                 loss = problem.loss.value(a, b, t, np) * problem.loss.weight(t)
                 losses[view.view.name] = float((loss * w).sum() / (3 * w.sum()))
         problem.settle(self._estimate)
-        known = self._uncertainty()
+        return self._assemble(images, losses, self._uncertainty())
+
+    def snapshot(self) -> Result:
+        """The answer so far, without rendering anything or touching the scene."""
+        return self._assemble({}, {}, None)
+
+    def _assemble(
+        self, images: dict[str, dict[str, np.ndarray]], losses: dict[str, float], known: Uncertainty | None
+    ) -> Result:
+        problem = self.problem
         rows = [
             Recovered(u.name, u.keys, u.space, u.display(s), u.display(x), u.truth)
             for u, s, x in zip(
@@ -328,10 +340,11 @@ class Estimation:
         state["loop.counters"] = np.array(counters, np.int64)
         best = self._best or (np.nan, self._estimate)
         state["loop.times"] = np.array([self.seconds, self._first_gradient or 0.0, self._first_loss, best[0]])
-        state["loop.best"], state["loop.estimate"] = best[1], self._estimate
+        state["loop.best"], state["loop.estimate"], state["loop.felt"] = best[1], self._estimate, self._felt
+        state["loop.warnings"] = np.frombuffer(json.dumps(self.warnings).encode(), np.uint8)
         return state
 
-    def _restore(self, state: Mapping[str, np.ndarray]) -> None:
+    def _restore(self, state: Mapping[str, np.ndarray], history: Sequence[Step]) -> None:
         import mitsuba as mi
 
         try:
@@ -340,11 +353,16 @@ class Estimation:
                 self.objective.weights[name] = to_device(state[f"weights.{name}"], mi.TensorXf)
                 self.objective.noise[name].restore(state[f"noise.{name}"])
             counters = [int(c) for c in state["loop.counters"]]
-            self._offset, self._skipped, self._skipped_in_row, self._exploded, self._samples = counters
+            done, self._skipped, self._skipped_in_row, self._exploded, self._samples = counters
+            self.history = [step for step in history if step.index < done]
+            self._offset = done - len(self.history)
             self._before, first, self._first_loss, score = (float(x) for x in state["loop.times"])
             self._first_gradient = first
             self._best = None if np.isnan(score) else (score, state["loop.best"])
             self._estimate = state["loop.estimate"]
+            self._felt = np.asarray(state["loop.felt"], dtype=bool)
+            told = json.loads(bytes(state["loop.warnings"]).decode())
+            self.warnings = list(dict.fromkeys([*self.warnings, *told]))
         except KeyError as error:
             raise PathtracerError(f"the checkpoint lacks {error}") from error
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,17 @@ class Step:
     def record(self) -> dict[str, Any]:
         """A dictionary for JSON; numbers that are not finite become None."""
         return _finite(asdict(self))
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Step:
+        """The step that wrote `record`."""
+        known = {f.name: record[f.name] for f in fields(cls) if f.name in record}
+        step = cls(**known)
+        for name in ("loss", "loss_error"):
+            if getattr(step, name) is None:
+                setattr(step, name, float("nan"))
+        step.skipped = [(view, int(seed)) for view, seed in step.skipped]
+        return step
 
 
 #: Unknowns with more numbers than this are left out of the history and of tables.

@@ -19,7 +19,9 @@ from .parameters import Parameter
 from .problem import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from .result import Step
 
 #: Options of `[estimator]` that are properties of the Mitsuba plugin.
 _PLUGIN = ("interior_spp", "primary_spp", "indirect_spp", "max_depth", "rr_depth")
@@ -110,8 +112,10 @@ def read_views(table: ViewsTable, folder: Path) -> Views:
     return views
 
 
-def build_estimation(job: Job, problem: Problem, state: Mapping[str, np.ndarray] | None = None) -> Estimation:
-    """The estimation of a job, from its start or from a checkpoint."""
+def build_estimation(
+    job: Job, problem: Problem, state: Mapping[str, np.ndarray] | None = None, history: Sequence[Step] = ()
+) -> Estimation:
+    """The estimation of a job, from its start or from a checkpoint with the steps that led to it."""
     if job.run.deterministic and job.solver.seconds is not None:
         raise UsageError(
             "a time limit makes the course of a run depend on the machine",
@@ -124,6 +128,7 @@ def build_estimation(job: Job, problem: Problem, state: Mapping[str, np.ndarray]
         seed=job.run.seed,
         batch=job.views.batch,
         state=state,
+        history=history,
         **job.solver.options(),
     )
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Entries of a run's summary that are shown elsewhere on the page, or in no table.
 _NOT_FACTS = frozenset(
     {"status", "parameters", "loss", "loss_error", "losses", "steps", "heldout", "warnings", "seconds"}
-    | {"first_gradient", "export", "recordings", "notes"}
+    | {"first_gradient", "export", "recordings", "notes", "times", "versions", "error"}
 )
 
 
@@ -73,7 +73,7 @@ def from_result(result: Result, title: str = "inverse rendering") -> ReportData:
 
 def from_run_folder(folder: Path) -> ReportData:
     """The contents of a run folder, as far as the run has come."""
-    from pathtracer.runs.folder import JOB, STATE, read_history
+    from pathtracer.runs.folder import JOB, STATE, is_running, read_arrays, read_history
 
     if not folder.is_dir():
         raise InputError("there is no such folder", folder, remedy="name a run folder, as in runs/cornell-box")
@@ -85,26 +85,33 @@ def from_run_folder(folder: Path) -> ReportData:
     title, settings = _of_job(job, folder)
     data = _with_history(ReportData(title, str(state.get("status", "")), job=job), records)
     data.views = list(_views(folder))
-    stored = _stored_arrays(folder)
+    if data.status == "running" and not is_running(folder):
+        data.status = "stopped without an end"
+        remedy = f"pathtracer resume {folder} goes on from the newest checkpoint"
+        data.warnings.append(WarningReport("the process of this run is gone: it was killed or crashed", "", remedy))
+    stored = read_arrays(folder)
     rows = state.get("parameters") or _rows_so_far(records)
     for row in rows:
         steps, course = _course(records, row["name"])
-        value = _array(row["value"], stored.get(row["name"]))
+        name = row["name"]
+        value = _array(row["value"], stored.get(f"value:{name}"))
         data.parameters.append(
             ParameterReport(
-                row["name"],
+                name,
                 value,
-                _array(row.get("start"), None, value),
-                _optional(row.get("standard_error"), value),
-                _optional(row.get("truth"), value),
+                _array(row.get("start"), stored.get(f"start:{name}"), value),
+                _optional(row.get("standard_error"), value, stored.get(f"error:{name}")),
+                _optional(row.get("truth"), value, stored.get(f"truth:{name}")),
                 steps,
                 course,
                 _kind(value),
                 row.get("space", ""),
             )
         )
-    if state.get("stopped") and state.get("stopped") != data.status:
+    if state.get("stopped") not in (None, data.status, "not finished"):
         data.status = f"{data.status} ({state['stopped']})"
+    if state.get("error"):
+        data.warnings.append(_warning(str(state["error"])))
     return _with_facts(data, state | settings, state.get("warnings", []))
 
 
@@ -137,15 +144,8 @@ def _with_history(data: ReportData, records: list[dict[str, Any]]) -> ReportData
 
 def _with_facts(data: ReportData, facts: Mapping[str, Any], warnings: list[str]) -> ReportData:
     data.notes = [str(note) for note in facts.get("notes", [])]
-    data.warnings = [_warning(text) for text in warnings if text not in data.notes]
-    first, total = facts.get("first_gradient"), facts.get("seconds")
-    if first:
-        data.timings["compile and first step"] = float(first)
-    if total is not None:
-        data.timings["all steps" if first else "run"] = float(total)
-        count = len(data.steps)
-        if count > 1 and first:
-            data.timings["each further step"] = max(0.0, float(total) - float(first)) / (count - 1)
+    data.warnings += [_warning(text) for text in warnings if text not in data.notes]
+    data.timings |= _timings(data.wall, facts)
     data.facts |= {key.replace("_", " "): str(v) for key, v in facts.items() if key not in _NOT_FACTS}
     export = facts.get("export")
     if isinstance(export, Mapping):
@@ -153,8 +153,25 @@ def _with_facts(data: ReportData, facts: Mapping[str, Any], warnings: list[str])
         data.facts["exported scene"] = str(export.get("file", ""))
         if difference is not None:
             data.facts["stock Mitsuba differs by (mean)"] = f"{float(difference):.3g}"
-    data.facts |= versions()
+    data.facts |= facts.get("versions") or versions()
     return data
+
+
+def _timings(wall: np.ndarray, facts: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds of each part: what the first step takes longer than the others is compilation."""
+    spent = {str(name): float(seconds) for name, seconds in (facts.get("times") or {}).items()}
+    load = (
+        {"load scene and pictures": spent.pop("load scene and pictures")} if "load scene and pictures" in spent else {}
+    )
+    steps: dict[str, float] = {}
+    if len(wall) > 1:
+        each = float(np.median(np.diff(wall)))
+        compilation = max(0.0, float(facts.get("first_gradient") or wall[0]) - each)
+        steps = {"compile (the first step, less a usual one)": compilation}
+        steps |= {f"{len(wall)} steps": float(wall[-1]) - compilation, "a usual step": each}
+    elif facts.get("seconds") is not None:
+        steps = {"run": float(facts["seconds"])}
+    return load | steps | spent
 
 
 def versions() -> dict[str, str]:
@@ -209,20 +226,6 @@ def _views(folder: Path) -> list[ViewReport]:
     return views
 
 
-def _stored_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """The recovered arrays by key; empty before the run has ended."""
-    path = folder / "result" / "values.safetensors"
-    if not path.is_file():
-        return {}
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        return dict(load(path.read_bytes()))
-    except SafetensorError as error:
-        raise InputError(f"cannot be read: {error}", path) from error
-
-
 def _rows_so_far(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """While a run goes on only the history tells the values."""
     if not records:
@@ -253,9 +256,9 @@ def _array(summary: Any, stored: np.ndarray | None, like: np.ndarray | None = No
     return np.asarray(summary, np.float64)
 
 
-def _optional(summary: Any, like: np.ndarray) -> np.ndarray | None:
+def _optional(summary: Any, like: np.ndarray, stored: np.ndarray | None) -> np.ndarray | None:
     if summary is None or isinstance(summary, Mapping):
-        return None
+        return stored
     return np.asarray(summary, np.float64).reshape(like.shape)
 
 

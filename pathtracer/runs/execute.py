@@ -5,8 +5,13 @@ Prints nothing: an `Observer` is told what happens.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import signal
 import threading
+import time
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -16,10 +21,15 @@ from ..errors import Diverged, PathtracerError, UsageError
 from ..inverse.result import Result, Step, tensors
 from .atomic import write_bytes, write_text
 from .folder import RunFolder
+from .progress import Progress, view_facts
 
 if TYPE_CHECKING:
     from ..inverse import Estimation, Problem
     from ..inverse.job import Job
+
+
+#: A run that is killed loses at most about this much work (seconds), however slow its steps are.
+CHECKPOINT_SECONDS = 120.0
 
 
 class Observer(Protocol):
@@ -102,12 +112,14 @@ def execute(job: Job, base: Path, out: Path, observer: Observer, resume: bool = 
     """
     from ..inverse.setup import build_estimation, build_problem
 
+    clock = Stopwatch()
     job = job.resolved(base)
-    problem, notes = build_problem(job, base)
+    with clock("load scene and pictures"), _heard() as heard:
+        problem, notes = build_problem(job, base)
     for text in [*problem.scene.warnings, *notes]:
         observer.note(text)
     with RunFolder(out, fresh=not resume) as folder, Interruption() as interruption:
-        state = None
+        state, history = None, []
         if resume:
             found, passed = folder.newest()
             for text in passed:
@@ -115,49 +127,91 @@ def execute(job: Job, base: Path, out: Path, observer: Observer, resume: bool = 
             if found is None:
                 raise UsageError("holds no checkpoint to go on from", where=out)
             folder.truncate_history(found.step)
-            state = found.state
+            state, history = found.state, [Step.from_record(r) for r in folder.history()]
         else:
             if folder.replaced:
                 observer.note(f"the earlier run in {folder.path} was replaced")
             folder.write_job(job.to_toml())
-        estimation = build_estimation(job, problem, state)
-        folder.write_state("running", {"solver": estimation.choice})
+        estimation = build_estimation(job, problem, state, history)
+        estimation.warnings = list(dict.fromkeys([*estimation.warnings, *heard]))
+        facts = {"notes": notes, "versions": _versions(), "times": clock.times}
+        progress = Progress(estimation, folder, facts, report=job.report.spp > 0)
+        folder.write_state("running", {"solver": estimation.choice, **facts})
         observer.begin(estimation, folder.path)
         error: PathtracerError | None = None
         try:
-            _loop(job, estimation, folder, observer, interruption)
-        except Diverged as fault:
-            error = fault
-        return _finish(job, problem, estimation, folder, interruption.signal, error, notes)
+            try:
+                _loop(job, estimation, folder, progress, observer, interruption)
+            except Diverged as fault:
+                error = fault
+            return _finish(job, problem, estimation, folder, interruption.signal, error, notes, clock, facts)
+        except BaseException as fault:
+            # the cause matters more than a page that cannot be written
+            with contextlib.suppress(Exception):
+                interrupted = isinstance(fault, KeyboardInterrupt)
+                progress.update("interrupted" if interrupted else "failed", "" if interrupted else _sentence(fault))
+            raise
 
 
-def _loop(job: Job, estimation: Estimation, folder: RunFolder, observer: Observer, interruption: Interruption) -> None:
-    for step in estimation:
-        folder.append(step.record())
-        observer.step(step)
-        if interruption.signal:
-            estimation.stop("interrupted")
-        if (step.index + 1) % job.run.checkpoint == 0 or estimation.stopped:
-            folder.checkpoint(step.index + 1, estimation.checkpoint(), job.run.keep)
-            _preview(estimation, folder)
+class Stopwatch:
+    """Seconds by what they were spent on.
+
+    Attributes:
+        times: name -> seconds.
+    """
+
+    def __init__(self) -> None:
+        self.times: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Add the time of the block to `name`."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.times[name] = self.times.get(name, 0.0) + time.perf_counter() - began
 
 
-def _preview(estimation: Estimation, folder: RunFolder) -> None:
-    import numpy as np
+@contextlib.contextmanager
+def _heard() -> Iterator[list[str]]:
+    """The warnings of the block as sentences; they are issued all the same."""
+    texts: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield texts
+    for entry in caught:
+        texts.append(str(entry.message))
+        warnings.warn_explicit(entry.message, entry.category, entry.filename, entry.lineno)
 
-    from ..report import preview_png
-    from ..report.pictures import display_scale
 
-    rows = []
-    for view in estimation.problem.fitted[:4]:
-        if view.view.name in estimation.objective.images:
-            image = np.array(estimation.objective.images[view.view.name])[..., :3]
-            image = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
-            rows.append(np.concatenate([view.view.image, image], axis=1))
-    width = min((r.shape[1] for r in rows), default=0)
-    if width:
-        picture = np.concatenate([r[:, :width] for r in rows])
-        preview_png(picture, folder.path / "preview.png", display_scale(picture))
+def _loop(
+    job: Job,
+    estimation: Estimation,
+    folder: RunFolder,
+    progress: Progress,
+    observer: Observer,
+    interruption: Interruption,
+) -> None:
+    saved = time.monotonic()
+    try:
+        for step in estimation:
+            folder.append(step.record())
+            observer.step(step)
+            if interruption.signal:
+                estimation.stop("interrupted")
+            now = time.monotonic()
+            due = (step.index + 1) % job.run.checkpoint == 0 or now - saved >= CHECKPOINT_SECONDS
+            if due or estimation.stopped:
+                folder.checkpoint(step.index + 1, estimation.checkpoint(), job.run.keep)
+                saved = now
+            if progress.due() and not estimation.stopped:
+                progress.update()
+    except Diverged:
+        # the step that it fell over is the one that a reader looks for
+        folder.append(estimation.history[-1].record())
+        observer.step(estimation.history[-1])
+        raise
 
 
 def _finish(
@@ -168,35 +222,39 @@ def _finish(
     caught: int,
     error: PathtracerError | None,
     notes: list[str],
+    clock: Stopwatch,
+    facts: dict[str, Any],
 ) -> Outcome:
     status = "diverged" if error else "interrupted" if caught else "finished"
     # after an interruption the user waits for the program to end, not for pictures
     pictures = job.report.spp > 0 and not caught
-    result = estimation.result(pictures=pictures, spp=max(2, job.report.spp))
+    with clock("pictures"):
+        result = estimation.result(pictures=pictures, spp=max(2, job.report.spp))
     result.warnings[:0] = [n for n in notes if n not in result.warnings]
     result.info["notes"] = notes
     outcome = Outcome(result, folder.path, 0, error=error, notes=notes)
     outcome.code = error.exit_code if error else 128 + caught if caught else 0
     write_bytes(folder.result / "values.safetensors", tensors(result.values))
+    folder.write_arrays(result)
     if pictures:
-        facts = {
-            v.view.name: {"holdout": v.view.holdout, "lit": v.view.lit, "exposure": v.view.exposure}
-            for v in (*problem.fitted, *problem.heldout)
-        }
-        folder.write_views(result.images, facts)
+        folder.write_views(result.images, view_facts(estimation))
     if job.report.export and not caught:
         try:
-            outcome.export = _export(problem, result, folder)
+            with clock("export and check"):
+                outcome.export = _export(problem, result, folder)
         except PathtracerError as fault:
             outcome.error = outcome.error or fault
             outcome.code = outcome.code or fault.exit_code
             result.warnings.append(f"the export failed: {fault}")
-    import json
-
+    summary = result.summary() | facts
+    if error is not None:
+        summary["error"] = str(error)
     write_text(folder.result / "values.json", json.dumps(result.summary(), indent=1) + "\n")
-    folder.write_state(status, result.summary())
-    if pictures:
-        outcome.report = _report(folder)
+    folder.write_state(status, summary)
+    if job.report.spp > 0:
+        from ..report import write_report
+
+        outcome.report = write_report(folder.path, folder.path / "report.html")
     return outcome
 
 
@@ -209,9 +267,11 @@ def _export(problem: Problem, result: Result, folder: RunFolder) -> Path:
     return path
 
 
-def _report(folder: RunFolder) -> Path | None:
-    from .. import report
+def _versions() -> dict[str, str]:
+    from ..report.sources import versions
 
-    if not hasattr(report, "write_report"):
-        return None
-    return Path(report.write_report(folder.path, folder.path / "report.html"))
+    return versions()
+
+
+def _sentence(fault: BaseException) -> str:
+    return str(fault).strip() or type(fault).__name__

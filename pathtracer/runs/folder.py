@@ -5,6 +5,7 @@ state.json          status, and the summary so far
 history.jsonl       one line a step
 checkpoints/        step-000120/{state.safetensors, manifest.json}
 views/NAME/         target.exr, start.exr, result.exr, mask.exr; views/views.json lists them
+arrays.safetensors  start, value and truth of the unknowns that are too large for tables, as the report shows them
 preview.png, report.html
 result/             values.safetensors, values.json, and the exported scene
 """
@@ -19,16 +20,19 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import filelock
 import numpy as np
 
-from ..errors import StorageFault, UsageError
-from .atomic import storage, write_text
+from ..errors import InputError, StorageFault, UsageError
+from .atomic import storage, write_bytes, write_text
 from .checkpoint import Checkpoint, clean_leftovers, newest_checkpoint, write_checkpoint
 
-HISTORY, STATE, JOB, LOCK = "history.jsonl", "state.json", "job.toml", "run.lock"
+if TYPE_CHECKING:
+    from ..inverse.result import Result
+
+HISTORY, STATE, JOB, LOCK, ARRAYS = "history.jsonl", "state.json", "job.toml", "run.lock", "arrays.safetensors"
 
 
 class RunFolder:
@@ -112,7 +116,7 @@ class RunFolder:
     def _clear(self) -> None:
         import shutil
 
-        for name in (HISTORY, STATE, "preview.png", "report.html"):
+        for name in (HISTORY, STATE, ARRAYS, "preview.png", "report.html"):
             (self.path / name).unlink(missing_ok=True)
         for name in ("checkpoints", "views", "result"):
             if (self.path / name).is_dir():
@@ -146,19 +150,37 @@ class RunFolder:
     def write_views(
         self, images: Mapping[str, Mapping[str, np.ndarray]], facts: Mapping[str, Mapping[str, Any]]
     ) -> None:
-        """Pictures of each view as EXR, with a list of the views."""
+        """Pictures of some views as EXR, with a list of them.
+
+        Args:
+            images: "target", "start", "result" and "weight" by view.
+            facts: entries of the list by view, of every view and in their order.
+        """
         from ..capture import write_image
 
         listing = []
-        for number, (name, pictures) in enumerate(images.items()):
-            folder = f"{number:03d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', name)[:60]}"
+        numbers = {name: number for number, name in enumerate(facts)}  # a view keeps its folder while others come
+        for name, pictures in images.items():
+            folder = _view_folder(numbers[name], name)
             for kind in ("target", "start", "result"):
                 if kind in pictures:
                     write_image(self.path / "views" / folder / f"{kind}.exr", pictures[kind])
             if np.any(pictures["weight"] != 1):
                 write_image(self.path / "views" / folder / "mask.exr", pictures["weight"])
-            listing.append({"name": name, "folder": folder, **facts.get(name, {})})
+            listing.append({"name": name, "folder": folder, **facts[name]})
         write_text(self.path / "views" / "views.json", json.dumps(listing, indent=1) + "\n")
+
+    def write_arrays(self, result: Result) -> None:
+        """Start, value, standard error and truth of the unknowns that tables only summarise."""
+        from ..inverse.result import FEW, tensors
+
+        arrays: dict[str, np.ndarray] = {}
+        for row in result.recovered:
+            if np.size(row.value) > FEW:
+                parts = {"start": row.start, "value": row.value, "truth": row.truth, "error": row.standard_error}
+                arrays |= {f"{what}:{row.name}": a.astype(np.float32) for what, a in parts.items() if a is not None}
+        if arrays:
+            write_bytes(self.path / ARRAYS, tensors(arrays))
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -185,6 +207,20 @@ class RunFolder:
             )
         return found, notes
 
+    def stored_start(self, view: str, default: np.ndarray) -> np.ndarray:
+        """The first picture of a view that an earlier session kept, else `default`."""
+        from ..capture import read_image
+
+        listing = self.path / "views" / "views.json"
+        if not listing.is_file():
+            return default
+        for entry in json.loads(listing.read_text(encoding="utf-8")):
+            path = self.path / "views" / str(entry["folder"]) / "start.exr"
+            if entry["name"] == view and path.is_file():
+                image = read_image(path, sanitize=True)[0]
+                return image if image.shape == default.shape else default
+        return default
+
     def history(self) -> list[dict[str, Any]]:
         """The lines of the history; a torn last line is left out."""
         return read_history(self.path)
@@ -193,6 +229,42 @@ class RunFolder:
         """Forget what was done after a checkpoint."""
         lines = [json.dumps(r) + "\n" for r in self.history() if r["index"] < steps]
         write_text(self.path / HISTORY, "".join(lines))
+
+
+def _view_folder(number: int, name: str) -> str:
+    return f"{number:03d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', name)[:60]}"
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process works in a run folder now (a killed one has lost its lock)."""
+    lock = filelock.FileLock(str(folder / LOCK), timeout=0)
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with lock:
+            return False
+    except filelock.Timeout:
+        return True
+    except OSError:  # a folder that cannot be written is no place of work
+        return False
+
+
+def read_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """What `write_arrays` wrote; empty when nothing was.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / ARRAYS
+    if not path.is_file():
+        return {}
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return dict(load(path.read_bytes()))
+    except SafetensorError as error:
+        raise InputError(f"cannot be read: {error}", path) from error
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
