@@ -28,9 +28,10 @@ import drjit as dr
 import mitsuba as mi
 
 from .boundary.deliver import nothing
+from .boundary.device import arrays, recording
 from .boundary.film import FilmSplat
 from .boundary.indirect import indirect_shadow_term, indirect_term
-from .boundary.lights import Lights
+from .boundary.lights import Lights, LightTables
 from .boundary.limits import boundary_limits
 from .boundary.primary import primary_term
 from .boundary.shadow import shadow_term
@@ -65,7 +66,32 @@ class EdgeSampling(PathReplay):
         self.indirect = bool(props.get("indirect", True))
         self.guiding = bool(props.get("guiding", True))
         self._topology: SceneTables | None = None
+        self._lights: LightTables | None = None
+        #: Every array of the tables: `dr.freeze` looks for the inputs of a recording among the attributes
+        self._arrays: list[Any] = []
         self._warned: set[str] = set()
+
+    def prepare_scene(self, scene: mi.Scene, sensor: mi.Sensor) -> None:
+        """Bring up to date what is made on the host; inside a recorded step (`dr.freeze`) that is not possible.
+
+        Whoever records a step calls this before every call of the recording, with the parameters attached.
+
+        Raises:
+            UnsupportedGradient: something moves in a scene with a shape or light whose boundaries are not known.
+        """
+        if not camera_moves(sensor) and not geometry_moves(scene):
+            return
+        with dr.suspend_grad():
+            topology = Silhouettes(scene, self._topology).topology
+            lights = Lights(scene, self._lights).tables
+        if topology is self._topology and lights is self._lights:
+            return
+        self._topology, self._lights = topology, lights
+        self._arrays = arrays([topology, lights])
+        for code, message, remedy in boundary_limits(scene, topology.lines.skipped, self.max_depth):
+            if code not in self._warned:
+                self._warned.add(code)
+                warnings.warn(GradientWarning(code, message, remedy), stacklevel=2)
 
     def derivative_terms(self, params: Any) -> list[tuple[Any, int]]:
         """Interior and boundary terms that are on; see `ReplayIntegrator.derivative_terms`."""
@@ -91,15 +117,13 @@ class EdgeSampling(PathReplay):
             spp: int,
             grad_in: mi.TensorXf | None,
         ) -> mi.TensorXf | None:
-            moving_camera = camera_moves(sensor)
-            if not moving_camera and not geometry_moves(scene):
+            if not camera_moves(sensor) and not geometry_moves(scene):
                 return nothing(FilmSplat(sensor), mode)
+            if not recording():
+                self.prepare_scene(scene, sensor)
+            elif self._topology is None:
+                raise RuntimeError("edge_sampling.prepare_scene(scene, sensor) comes before a step is recorded")
             curves = Silhouettes(scene, self._topology)
-            self._topology = curves.topology
-            for code, message, remedy in boundary_limits(scene, curves.topology.lines.skipped, self.max_depth):
-                if code not in self._warned:
-                    self._warned.add(code)
-                    warnings.warn(GradientWarning(code, message, remedy), stacklevel=2)
             if curves.size == 0:
                 return nothing(FilmSplat(sensor), mode)
             return term(mode, scene, curves, sensor, seed, spp, grad_in)
@@ -112,13 +136,13 @@ class EdgeSampling(PathReplay):
         return primary_term(self, mode, scene, curves, sensor, _mix(seed, 1), *rest)
 
     def _shadow(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
-        lights = Lights(scene)
+        lights = Lights(scene, self._lights)
         if lights.size == 0:
             return nothing(FilmSplat(sensor), mode)
         return shadow_term(self, mode, scene, curves, lights, sensor, _mix(seed, 2), *rest)
 
     def _indirect_shadow(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
-        lights = Lights(scene)
+        lights = Lights(scene, self._lights)
         if lights.size == 0:
             return nothing(FilmSplat(sensor), mode)
         return indirect_shadow_term(self, mode, scene, curves, lights, sensor, _mix(seed, 3), *rest)

@@ -18,7 +18,8 @@ from mitsuba.ad.integrators.common import ADIntegrator
 
 from ..errors import UnsupportedGradient
 
-_QUADRATURE = 64
+#: Points of the numerical integral of a filter.
+_QUADRATURE = 512
 
 
 class FilmSplat:
@@ -54,22 +55,22 @@ class FilmSplat:
         """Number of pixels of the crop."""
         return int(self.size[0] * self.size[1])
 
-    def _weights(self) -> tuple[np.ndarray, np.ndarray]:
-        """∫ h_j over the domain, for each column and each row."""
+    def _weights(self) -> list[mi.Float]:
+        """∫ h_j over the domain, for each column and each row; on the device, for steps that are recorded."""
         rfilter = self.film.rfilter()
         if rfilter.is_box_filter():
-            return np.ones(self.size[0]), np.ones(self.size[1])
+            return [dr.ones(mi.Float, int(n)) for n in self.size]
         radius = float(rfilter.radius())
         result = []
         for axis in (0, 1):
             n = int(self.size[axis])
-            centre = np.arange(n) + 0.5
-            low = np.maximum(centre - radius, -self.border)[:, None]
-            high = np.minimum(centre + radius, n + self.border)[:, None]
-            x = low + (high - low) * (np.arange(_QUADRATURE * 8) + 0.5) / (_QUADRATURE * 8)
-            h = np.array(rfilter.eval(mi.Float((x - centre[:, None]).astype(np.float32).ravel()))).reshape(x.shape)
-            result.append(h.mean(axis=1) * (high - low)[:, 0])
-        return result[0], result[1]
+            lane = dr.arange(mi.UInt32, n * _QUADRATURE)
+            centre = mi.Float(lane // _QUADRATURE) + 0.5
+            low = dr.maximum(centre - radius, -self.border)
+            high = dr.minimum(centre + radius, n + self.border)
+            x = dr.lerp(low, high, (mi.Float(lane % _QUADRATURE) + 0.5) / _QUADRATURE)
+            result.append(dr.block_sum(rfilter.eval(x - centre) * (high - low) / _QUADRATURE, _QUADRATURE))
+        return result
 
     def _develop(self, u: mi.Point2f, value: Any, alpha: mi.Float, wavelengths: Any) -> mi.TensorXf:
         film = self.film
@@ -82,12 +83,15 @@ class FilmSplat:
         film.put_block(block)
 
         columns, rows = self._weights()
-        shape = (int(self.size[1]), int(self.size[0]), block.channel_count())
-        denominator = np.zeros(shape, dtype=np.float32)
-        channel = 4 if mi.has_flag(film.flags(), mi.FilmFlags.Alpha) else 3
-        denominator[:, :, channel] = rows[:, None] * columns[None, :]
+        width, height, channels = int(self.size[0]), int(self.size[1]), block.channel_count()
+        lane = dr.arange(mi.UInt32, width * height * channels)
+        pixel = lane // channels
+        row = pixel // dr.opaque(mi.UInt32, width)
+        denominator = dr.gather(mi.Float, rows, row) * dr.gather(mi.Float, columns, pixel - row * width)
+        weight = 4 if mi.has_flag(film.flags(), mi.FilmFlags.Alpha) else 3
+        denominator = mi.TensorXf(dr.select(lane % channels == weight, denominator, 0), (height, width, channels))
         weights = mi.ImageBlock(
-            mi.TensorXf(denominator), mi.ScalarPoint2i(*(int(x) for x in self.offset)), film.rfilter(), border=False
+            denominator, mi.ScalarPoint2i(*(int(x) for x in self.offset)), film.rfilter(), border=False
         )
         film.put_block(weights)
         return film.develop()

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 
 import drjit as dr
 import mitsuba as mi
+import numpy as np
 
 from ..errors import UnsupportedGradient
+from .device import recording, upload
+from .quadrics import QUADRICS, Quadrics
 from .view import View
 
 #: Fraction of the scene's size by which shadow rays stay clear of their ends, along the ray: unlike an offset along the
@@ -45,70 +48,94 @@ class LightVertex:
         return View(dr.detach(self.p), self.far)
 
 
-class Lights:
-    """All emitters of a scene, at its current parameters.
+#: Kinds of lights: without extent; on a shape; at infinity in all directions.
+DELTA, AREA, SKY = range(3)
+
+
+class LightTables:
+    """What does not change while lights move: their kinds; on the device.
 
     Raises:
         UnsupportedGradient: an emitter whose shadows have no known geometry.
     """
 
-    def __init__(self, scene: mi.Scene, extended: bool = True, delta: bool = True) -> None:
-        positions, far, kinds, index, self.shapes = [], [], [], [], []
-        self.centres, self.radii = [], []
-        dummy = dr.zeros(mi.SurfaceInteraction3f)
-        for i, emitter in enumerate(scene.emitters()):
+    def __init__(self, scene: mi.Scene) -> None:
+        self.key = light_key(scene)
+        self.emitters = list(scene.emitters())  # alive, else keys could recur
+        self.kinds: list[int] = []
+        far = []
+        for emitter in self.emitters:
             name = emitter.class_name()
             is_delta = mi.has_flag(emitter.flags(), mi.EmitterFlags.Delta)
-            if not (delta if is_delta else extended):
-                continue
             if name == "DirectionalArea":
                 raise UnsupportedGradient(
                     "the shadows of a directionalarea light have no known boundary",
                     key=emitter.id(),
                     remedy="use a directional light, or finite_difference",
                 )
-            shape = emitter.get_shape()
-            at_infinity = mi.has_flag(emitter.flags(), mi.EmitterFlags.Infinite)
-            p = mi.Point3f(0, 0, 1)
-            if is_delta:
-                # The sample's own position is attached to the light's transform; a directional light has a direction
-                ds, _ = emitter.sample_direction(dummy, mi.Point2f(0.5))
-                p = mi.Point3f(ds.d) if at_infinity else mi.Point3f(ds.p)
-                if name == "PointLight":
-                    p = mi.Point3f(mi.traverse(emitter)["position"])
-            positions.append(p)
-            far.append(at_infinity)
-            kinds.append(0 if is_delta else 2 if at_infinity else 1)
-            index.append(i)
-            self.shapes.append(shape)
-            if shape is not None and not is_delta:
-                box = shape.bbox()
-                self.centres.append(box.center())
-                self.radii.append(float(dr.norm(box.extents())) / 2)
-            else:
-                self.centres.append(None)
-                self.radii.append(0.0)
-        self.size = len(index)
-        self.kinds = kinds
-        self.extended = any(kind > 0 for kind in kinds)
+            far.append(mi.has_flag(emitter.flags(), mi.EmitterFlags.Infinite))
+            self.kinds.append(DELTA if is_delta else SKY if far[-1] else AREA)
+        self.kind = upload(mi.UInt32, self.kinds or [0])
+        self.far = upload(mi.UInt32, np.array(far or [False], np.uint32)) != 0
+        area = [i for i, kind in enumerate(self.kinds) if kind == AREA]
+        self.place = upload(mi.UInt32, [area.index(i) if i in area else 0 for i in range(len(self.kinds))] or [0])
+        dr.eval(self.far)
+
+
+def light_key(scene: mi.Scene) -> tuple[int, ...]:
+    """Changes when an emitter is added or removed."""
+    return tuple(emitter.ptr for emitter in scene.emitters())
+
+
+class Lights:
+    """All emitters of a scene, at its current parameters.
+
+    Args:
+        scene: the scene.
+        tables: what a previous call left behind, reused if the emitters are the same.
+
+    Raises:
+        UnsupportedGradient: an emitter whose shadows have no known geometry.
+    """
+
+    def __init__(self, scene: mi.Scene, tables: LightTables | None = None) -> None:
+        if tables is None or (not recording() and tables.key != light_key(scene)):
+            tables = LightTables(scene)
+        self.tables = tables
+        self.kinds, self.kind, self.far, self.size = tables.kinds, tables.kind, tables.far, len(tables.kinds)
+        self.extended = any(kind != DELTA for kind in self.kinds)
         if not self.size:
             return
-        self.kind = mi.UInt32(kinds)
-        self.index = mi.UInt32(index)
-        self.far = mi.Bool(far)
+        self.emitters = scene.emitters_dr()
+        self.shapes = [emitter.get_shape() for emitter in tables.emitters]
+        self.moving_shapes = any(s is not None and s.parameters_grad_enabled() for s in self.shapes)
+        positions = []
+        dummy = dr.zeros(mi.SurfaceInteraction3f)
+        for emitter, kind in zip(tables.emitters, self.kinds, strict=True):
+            p = mi.Point3f(0, 0, 1)
+            if kind == DELTA:
+                # The sample's own position is attached to the light's transform; a directional light has a direction
+                ds, _ = emitter.sample_direction(dummy, mi.Point2f(0.5))
+                at_infinity = mi.has_flag(emitter.flags(), mi.EmitterFlags.Infinite)
+                p = mi.Point3f(ds.d) if at_infinity else mi.Point3f(ds.p)
+                if emitter.class_name() == "PointLight":
+                    p = mi.Point3f(mi.traverse(emitter)["position"])
+            positions.append(p)
         parts = [[p[i] for p in positions] for i in range(3)]
         self.p = mi.Point3f(*(part[0] if self.size == 1 else dr.concat(part) for part in parts))
-        self.emitters = scene.emitters_dr()
-        self.moving_shapes = any(s is not None and s.parameters_grad_enabled() for s in self.shapes)
 
-    def viewpoint(self, number: int) -> tuple[View, float] | None:
-        """A representative viewpoint of a light and the radius in which its points lie; None for an environment."""
-        if self.kinds[number] == 2:
+    def viewpoint(self, number: int) -> tuple[View, mi.Float | None] | None:
+        """A representative viewpoint of a light and the radius in which its points lie; None for an environment.
+
+        The radius of a delta light is None.
+        """
+        if self.kinds[number] == SKY:
             return None
-        if self.kinds[number] == 1:
-            return View(mi.Point3f(self.centres[number]), mi.Bool(False)), self.radii[number]
+        if self.kinds[number] == AREA:
+            centre, radius = ball(self.shapes[number])
+            return View(centre, mi.Bool(False)), radius
         at = mi.UInt32(number)
-        return View(dr.gather(mi.Point3f, dr.detach(self.p), at), dr.gather(mi.Bool, self.far, at)), 0.0
+        return View(dr.gather(mi.Point3f, dr.detach(self.p), at), dr.gather(mi.Bool, self.far, at)), None
 
     def sample(self, number: mi.UInt32, sample: mi.Point2f, active: mi.Bool) -> LightVertex:
         """A point of the given light.
@@ -121,23 +148,49 @@ class Lights:
         with dr.suspend_grad():
             kind = dr.gather(mi.UInt32, self.kind, number, active)
             far = dr.gather(mi.Bool, self.far, number, active)
-            emitter = dr.gather(mi.EmitterPtr, self.emitters, dr.gather(mi.UInt32, self.index, number, active), active)
+            emitter = dr.gather(mi.EmitterPtr, self.emitters, number, active)
             density = mi.Float(1)
             record = dr.zeros(mi.PositionSample3f)
-        if 1 in self.kinds:
-            area = active & (kind == 1)
+        if AREA in self.kinds:
+            area = active & (kind == AREA)
             with dr.resume_grad(when=self.moving_shapes):
-                on_shape = emitter.get_shape().sample_position(0, sample, area)
+                on_shape = self._on_shape(number, sample, area)
             p = mi.Point3f(dr.select(area, on_shape.p, p))
             record = dr.detach(on_shape)
             density = dr.select(area, record.pdf, density)
-        if 2 in self.kinds:
-            sky = active & (kind == 2)
+        if SKY in self.kinds:
+            sky = active & (kind == SKY)
             with dr.suspend_grad():
                 ds, _ = emitter.sample_direction(dr.zeros(mi.SurfaceInteraction3f), sample, sky)
             p = mi.Point3f(dr.select(sky, mi.Point3f(dr.detach(ds.d)), p))
             density = dr.select(sky, ds.pdf, density)
-        return LightVertex(p, far, emitter, record, density, kind == 0)
+        return LightVertex(p, far, emitter, record, density, kind == DELTA)
+
+    def _on_shape(self, number: mi.UInt32, sample: mi.Point2f, active: mi.Bool) -> mi.PositionSample3f:
+        """A point on the shape of each area light.
+
+        Not through the emitter's shape pointer: such a call looks at every live shape of the process, those of other
+        scenes too, and fails where one of them (a curve) cannot be sampled.
+        """
+        numbers = [i for i, kind in enumerate(self.kinds) if kind == AREA]
+        draw = [lambda u, on, shape=self.shapes[i]: shape.sample_position(0, u, on) for i in numbers]
+        if len(draw) == 1:
+            return draw[0](sample, active)
+        which = dr.gather(mi.UInt32, self.tables.place, number, active)
+        return dr.switch(which, draw, sample, active)
+
+
+def ball(shape: mi.Shape) -> tuple[mi.Point3f, mi.Float]:
+    """Centre and radius of a ball around a shape, detached; on the device, since it may move."""
+    with dr.suspend_grad():
+        if shape.is_mesh():
+            p = dr.unravel(mi.Point3f, dr.detach(shape.vertex_positions_buffer()))
+            low, high = (mi.Point3f(reduce(p.x), reduce(p.y), reduce(p.z)) for reduce in (dr.min, dr.max))
+            return mi.Point3f(0.5 * (low + high)), 0.5 * dr.norm(high - low)
+        if shape.class_name() in QUADRICS:
+            return Quadrics([shape], mi.UInt32(QUADRICS[shape.class_name()])).bounds()
+        box = shape.bbox()
+        return mi.Point3f(box.center()), mi.Float(dr.norm(box.extents())) / 2
 
 
 def arriving(y: LightVertex, si: mi.SurfaceInteraction3f, active: mi.Bool) -> tuple[mi.Spectrum, mi.Vector3f]:

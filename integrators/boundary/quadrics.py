@@ -13,6 +13,7 @@ from __future__ import annotations
 import drjit as dr
 import mitsuba as mi
 
+from .device import upload
 from .view import View
 
 SPHERE, DISK, CYLINDER = 0, 1, 2
@@ -24,13 +25,13 @@ class Quadrics:
 
     Args:
         shapes: the shapes, each of a class in `QUADRICS`.
+        kind: (n,) their `QUADRICS`, if they are on the device already.
     """
 
-    def __init__(self, shapes: list[mi.Shape]) -> None:
-        kinds = [QUADRICS[shape.class_name()] for shape in shapes]
-        self.kinds = set(kinds)
+    def __init__(self, shapes: list[mi.Shape], kind: mi.UInt32 | None = None) -> None:
+        self.kinds = {QUADRICS[shape.class_name()] for shape in shapes}
         self.size = len(shapes)
-        self.kind = mi.UInt32(kinds)
+        self.kind = kind_numbers(shapes) if kind is None else kind
         self.transforms = transforms = [mi.traverse(shape)["to_world"] for shape in shapes]
         rows = [[mi.Float(m.matrix[i, j]) for m in transforms] for i in range(3) for j in range(4)]
         self.rows = [row[0] if self.size == 1 else dr.concat(row) for row in rows]
@@ -85,6 +86,11 @@ class Quadrics:
             tangent = mi.Vector3f(fixed @ tangent)
             inner = mi.Vector3f(fixed @ inner)
         return mi.Point3f(to_world @ mi.Point3f(local)), tangent, inner, valid
+
+
+def kind_numbers(shapes: list[mi.Shape]) -> mi.UInt32:
+    """(n,) the `QUADRICS` of shapes, on the device; one zero if there are none."""
+    return upload(mi.UInt32, [QUADRICS[shape.class_name()] for shape in shapes] or [0])
 
 
 def _sphere(v: mi.Vector3f, far: mi.Bool, t: mi.Float) -> tuple[mi.Point3f, mi.Vector3f, mi.Vector3f, mi.Bool]:

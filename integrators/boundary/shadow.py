@@ -66,7 +66,7 @@ class ShadowCurves:
             bend = dr.atan2(dr.norm(dr.cross(n0, n1)), dr.dot(n0, n1)) / dr.pi
             return length * dr.select(always, 1, bend)
         view, radius = seen
-        if radius == 0:
+        if radius is None:
             d = view.toward(a)
             silhouette, _ = classify(d, e, c0, c1, flags)
             angle = dr.norm(dr.cross(e, d)) / dr.squared_norm(d)
@@ -86,8 +86,8 @@ class ShadowCurves:
         if seen is None:
             return dr.two_pi * radius
         view, spread = seen
-        distance = dr.norm(view.toward(centre))
-        return dr.two_pi * radius / dr.maximum(distance + spread, radius)
+        distance = dr.norm(view.toward(centre)) + (0 if spread is None else spread)
+        return dr.two_pi * radius / dr.maximum(distance, radius)
 
     def sample(self, number: mi.Float64) -> tuple[mi.UInt32, mi.UInt32, mi.Float, mi.Float]:
         """Draw (light, element, curve parameter, probability of light and element)."""

@@ -16,6 +16,7 @@ import drjit as dr
 import mitsuba as mi
 
 from ..errors import UnsupportedGradient
+from .device import bits, recording
 from .quadrics import QUADRICS, Quadrics
 from .tables import MESH, NON_MANIFOLD, OPEN, QUADRIC, ROUND, SMOOTH, SPLINE, UNIFORM, SceneTables, topology_key
 from .tubes import TUBES, Tubes
@@ -147,7 +148,7 @@ class Silhouettes:
                     key=shape.id(),
                     remedy="replace it by a mesh, or use the estimator finite_difference",
                 )
-        if topology is None or topology.key != topology_key(meshes, [*quadrics, *tubes]):
+        if topology is None or (not recording() and topology.key != topology_key(meshes, [*quadrics, *tubes])):
             topology = SceneTables(meshes, quadrics, tubes)
         self.topology = topology
         self.meshes = meshes
@@ -155,8 +156,8 @@ class Silhouettes:
         if meshes:
             buffers = [mesh.vertex_positions_buffer() for mesh in meshes]
             self.positions = buffers[0] if len(buffers) == 1 else dr.concat(buffers)
-        self.quadrics = Quadrics(quadrics) if quadrics else None
-        self.tubes = Tubes(tubes) if tubes else None
+        self.quadrics = Quadrics(quadrics, topology.quadric_kind) if quadrics else None
+        self.tubes = Tubes(tubes, topology.tubes) if tubes else None
         families = [family for family in (self.quadrics, self.tubes) if family is not None]
         self.smooth = Smooth(families) if families else None
         self.edge_count = topology.size
@@ -170,11 +171,11 @@ class Silhouettes:
             shapes = [dr.grad_enabled(mesh.vertex_positions_buffer()) for mesh in self.meshes]
             smooth = self.smooth.moving() if self.smooth else []
         if self.has_edges:
-            moves = mi.Bool(shapes)
+            moves = bits(shapes)
             t = self.topology
             parts.append(dr.gather(mi.Bool, moves, t.owner) | dr.gather(mi.Bool, moves, t.owner_other))
         if smooth:
-            parts.append(mi.Bool(smooth))
+            parts.append(bits(smooth))
         if self.topology.lines.size:
             parts.append(dr.full(mi.Bool, any(shapes), self.topology.lines.size))
         return parts[0] if len(parts) == 1 else dr.concat(parts)

@@ -8,9 +8,11 @@ import drjit as dr
 import mitsuba as mi
 import numpy as np
 
+from .device import upload
+from .quadrics import kind_numbers
 from .texture_lines import TextureLines
 from .topology import build_edges
-from .tubes import Tubes
+from .tubes import TubeTables
 
 #: Flags of an edge: one face; more than two; smoothly shaded across; no seam, so that faces in one plane show no jump.
 OPEN, NON_MANIFOLD, SMOOTH, UNIFORM = 1, 2, 4, 8
@@ -51,6 +53,8 @@ class SceneTables:
             vertices += len(positions[-1])
             triangles += len(faces[-1])
         self.lines = TextureLines(meshes, first_vertex, self.first_face)
+        self.tubes = TubeTables(tubes)
+        self.quadric_kind = kind_numbers(quadrics)
         if meshes:
             self._upload_edges(positions, faces, owner, smooth)
         self._upload_shapes(meshes, quadrics, tubes)
@@ -59,34 +63,35 @@ class SceneTables:
         all_faces = np.concatenate(faces)
         e = self.edges = build_edges(np.concatenate(positions), all_faces, np.concatenate(owner), np.array(smooth))
         self.size = len(e)
-        self.faces = mi.UInt32(all_faces.ravel())
-        self.start, self.end = mi.UInt32(e.start), mi.UInt32(e.end)
-        self.start_other, self.end_other = mi.UInt32(e.start_other), mi.UInt32(e.end_other)
-        self.opposite, self.opposite_other = mi.UInt32(e.opposite), mi.UInt32(e.opposite_other)
+        index = lambda array: upload(mi.UInt32, array.ravel())
+        self.faces = index(all_faces)
+        self.start, self.end = index(e.start), index(e.end)
+        self.start_other, self.end_other = index(e.start_other), index(e.end_other)
+        self.opposite, self.opposite_other = index(e.opposite), index(e.opposite_other)
         # Where a texture jumps along an edge, the edge can show a jump whatever the shading
         jumps = set_of_sides(all_faces, self.lines.sides)
         count = int(all_faces.max()) + 1
         plain = ~np.isin(e.first_face * count + e.opposite, jumps)
         plain &= ~np.isin(e.last_face * count + e.opposite_other, jumps)
-        self.flags = mi.UInt32(
+        self.flags = index(
             OPEN * (e.faces == 1)
             + NON_MANIFOLD * (e.faces > 2)
             + SMOOTH * (e.smooth & plain)
             + UNIFORM * (e.uniform & plain)
         )
         shape_of = np.concatenate(owner)
-        self.owner, self.owner_other = mi.UInt32(shape_of[e.first_face]), mi.UInt32(shape_of[e.last_face])
+        self.owner, self.owner_other = index(shape_of[e.first_face]), index(shape_of[e.last_face])
 
     def _upload_shapes(self, meshes: list[mi.Mesh], quadrics: list[mi.Shape], tubes: list[mi.Shape]) -> None:
         """Tables from the number that a hit's shape pointer stands for."""
         number = lambda shape: int(dr.reinterpret_array(mi.UInt32, mi.ShapePtr(shape))[0])
-        first = [*self.first_face, *range(len(quadrics)), *(Tubes(tubes).first_segment if tubes else [])]
+        first = [*self.first_face, *range(len(quadrics)), *self.tubes.first_segment]
         families = [MESH] * len(meshes) + [QUADRIC] * len(quadrics)
         families += [ROUND if tube.class_name() == "LinearCurve" else SPLINE for tube in tubes]
         numbers = [number(shape) for shape in (*meshes, *quadrics, *tubes)]
         offset, family = (np.zeros(max(numbers, default=0) + 1, dtype=np.uint32) for _ in range(2))
         offset[numbers], family[numbers] = first, families
-        self.shape_offset, self.shape_family = mi.UInt32(offset), mi.UInt32(family)
+        self.shape_offset, self.shape_family = upload(mi.UInt32, offset), upload(mi.UInt32, family)
 
 
 def set_of_sides(faces: np.ndarray, sides: np.ndarray) -> np.ndarray:

@@ -16,6 +16,8 @@ import mitsuba as mi
 import numpy as np
 import numpy.typing as npt
 
+from .device import upload
+
 Floats = npt.NDArray[np.float64]
 
 #: More line segments than this are refused (a fine texture over a fine mesh).
@@ -172,9 +174,12 @@ class TextureLines:
         self.sides = np.concatenate(sides)
         corner, start, end = np.concatenate(corners), np.concatenate(starts), np.concatenate(ends)
         self.size = len(corner)
-        self.corners = [mi.UInt32(corner[:, i]) for i in range(3)]
-        self.start = [mi.Float(start[:, i].astype(np.float32)) for i in range(3)]
-        self.end = [mi.Float(end[:, i].astype(np.float32)) for i in range(3)]
+        columns = lambda kind, array: [upload(kind, array[:, i]) for i in range(3)] if self.size else []
+        self.corners, self.start, self.end = (
+            columns(mi.UInt32, corner),
+            columns(mi.Float, start),
+            columns(mi.Float, end),
+        )
 
     def ends(self, positions: mi.Float, index: mi.UInt32, active: mi.Bool) -> tuple[mi.Point3f, mi.Point3f]:
         """The attached ends of segments.

@@ -13,6 +13,7 @@ import drjit as dr
 import mitsuba as mi
 import numpy as np
 
+from .device import upload
 from .view import View
 
 TUBES = {"BSplineCurve", "LinearCurve"}
@@ -22,24 +23,20 @@ SIDE_A, SIDE_B, RIM_START, RIM_END, CONE_A, CONE_B, BALL = range(7)
 STEP, NEWTON = 1e-3, 4
 
 
-class Tubes:
-    """A list of B-spline and linear curves, attached to their control points.
+class TubeTables:
+    """The curve elements of a list of tubes: what does not change while they move; on the device.
 
     Args:
         shapes: shapes of the classes in `TUBES`.
     """
 
     def __init__(self, shapes: list[mi.Shape]) -> None:
-        kinds, points, self.first_segment, buffers = [], [], [], []
+        kinds, points, self.first_segment = [], [], []
         segments: list[int] = []
         offset = 0
         self.round = [shape.class_name() == "LinearCurve" for shape in shapes]
-        self.flags = []
         for shape, round_ in zip(shapes, self.round, strict=True):
             parameters = mi.traverse(shape)
-            buffer = parameters["control_points"]
-            buffers.append(buffer)
-            self.flags.append(dr.grad_enabled(buffer))
             index = np.array(parameters["segment_indices"], dtype=np.int64) + offset
             self.first_segment.append(len(segments))
             segments += list(index)
@@ -53,10 +50,25 @@ class Tubes:
                 kinds += [SIDE_A] * len(index) + [SIDE_B] * len(index)
                 kinds += [RIM_START] * len(starts) + [RIM_END] * len(ends)
                 points += [*index, *index, *starts, *ends]
-            offset += dr.width(buffer) // 4
+            offset += dr.width(parameters["control_points"]) // 4
         self.size = len(kinds)
         self.kinds = set(kinds)
-        self.kind, self.point, self.segments = mi.UInt32(kinds), mi.UInt32(points), mi.UInt32(segments)
+        self.kind, self.point, self.segments = (upload(mi.UInt32, list_) for list_ in (kinds, points, segments))
+
+
+class Tubes:
+    """A list of B-spline and linear curves, attached to their control points.
+
+    Args:
+        shapes: shapes of the classes in `TUBES`.
+        tables: their elements.
+    """
+
+    def __init__(self, shapes: list[mi.Shape], tables: TubeTables) -> None:
+        buffers = [mi.traverse(shape)["control_points"] for shape in shapes]
+        self.round, self.size, self.kinds = tables.round, tables.size, tables.kinds
+        self.kind, self.point, self.segments = tables.kind, tables.point, tables.segments
+        self.flags = [dr.grad_enabled(buffer) for buffer in buffers]
         self.buffer = buffers[0] if len(buffers) == 1 else dr.concat(buffers)
         self._moves = any(self.flags)
 

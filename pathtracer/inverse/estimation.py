@@ -248,7 +248,7 @@ class Estimation:
     ) -> Result:
         problem = self.problem
         rows = [
-            Recovered(u.name, u.keys, u.space, u.display(s), u.display(x), u.truth)
+            Recovered(u.name, u.keys, u.space, u.display(s), u.display(x), u.truth, measure=u.measure)
             for u, s, x in zip(
                 problem.unknowns, problem.split(self.objective.start), problem.split(self._estimate), strict=True
             )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .losses import Huber, Loss
-from .parameters import ArrayUnknown, Unknown, to_device
+from .parameters import ArrayUnknown, to_device
 from .rendering import _OPAQUE_CAMERAS, FrozenProgram, _fields
 from .weights import PILOT
 
@@ -29,6 +29,10 @@ Array = np.ndarray
 
 #: Camera paths of one launch: fewer leave the cores idle, more cost memory.
 LAUNCH = 1 << 16
+#: Latent changes that are large: a factor e, odds of 4.5, a quarter of the range, a third of the start's size.
+_REACH = {"log": 1.0, "logit": 1.5, "box": 0.25, "identity": 0.3}
+#: Likewise of motions (radians, shares of the scene), and the unit of their precision.
+_MOTION = (0.1, 0.5)
 #: Purposes of seeds; see `objective.derive_seed`.
 PAIR, JACOBIAN, PROBE = 16, 18, 20
 
@@ -65,6 +69,7 @@ class Linearizer:
         linear: (n,) whether the image is proportional to exp of the number: strengths of lights in the log space.
         geometry: (n,) whether the number moves something.
         reach: (n,) latent change that counts as large.
+        unit: (n,) latent change of which a thousandth counts as precise.
         robust: factor on the weights from the size of the residual; None where the loss is no sum of squares.
         tile: side of the squares of pixels whose noise is independent: 1 for a box filter.
     """
@@ -95,7 +100,9 @@ class Linearizer:
         strengths = {s for e in problem.emitters for s in (*e.strengths, e.prefix + ".data")}
         light = [u.space == "log" and all(k in strengths for k in u.keys) for u in problem.unknowns]
         self.linear = np.concatenate([np.full(n, m) for n, m in zip(self._n, light, strict=True)])
-        self.reach = np.concatenate([np.full(n, _reach(u)) for n, u in zip(self._n, problem.unknowns, strict=True)])
+        spaces = [u.space for u in problem.unknowns for _ in range(u.start.size)]
+        self.reach = np.array([_REACH.get(s, _MOTION[0]) for s in spaces])
+        self.unit = np.array([_REACH.get(s, _MOTION[1]) for s in spaces])
 
     @property
     def recordings(self) -> int:
@@ -286,8 +293,7 @@ class Linearizer:
     def _call(self, kind: str, view: PreparedView, spp: int, seed: Any) -> Any:
         key = (kind, view.shape, spp)
         if key not in self._programs:
-            freeze = self.objective.freeze and not (kind == "moving" and self.problem.hosted)
-            self._programs[key] = _Program(self.problem.integrator, kind == "primal", spp, freeze)
+            self._programs[key] = _Program(self.problem.integrator, kind == "primal", spp, self.objective.freeze)
         scene = self.problem.scene
         return self._programs[key].image(scene.mi, scene.params, view.sensor, seed, _fields(view.sensor))
 
@@ -320,6 +326,7 @@ class _Program(FrozenProgram):
                 return dr.detach(integrator.render(scene, sensor=sensor, seed=seed, spp=spp))
             return integrator.render_forward(scene, params, sensor=sensor, seed=seed, spp=spp)
 
+        self._integrator = integrator
         if hasattr(integrator, "dropped"):
             integrator.dropped = dr.opaque(type(integrator.dropped), 0)
         self._plain = program
@@ -335,10 +342,6 @@ def _gain(view: PreparedView) -> Array:
     """Exposure as an array that broadcasts over (H, W, C)."""
     gain = np.array(view.target.exposure, np.float32)
     return gain[..., : 3 if gain.shape[-1] >= 3 else 1] if gain.ndim == 3 else gain
-
-
-def _reach(unknown: Unknown) -> float:
-    return {"log": 1.0, "logit": 1.5, "box": 0.25, "identity": 0.3}.get(unknown.space, 0.1)
 
 
 def _robust(loss: Loss) -> Callable[[Array], Any] | None:

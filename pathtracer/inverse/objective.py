@@ -218,8 +218,7 @@ class Objective:
     def _program(self, view: PreparedView, samples: Samples) -> FrozenProgram:
         key = (view.shape, samples)
         if key not in self._programs:
-            freeze = self.freeze and not self.problem.hosted
-            self._programs[key] = FrozenProgram(self.problem.integrator, self.problem.loss, samples, freeze)
+            self._programs[key] = FrozenProgram(self.problem.integrator, self.problem.loss, samples, self.freeze)
         return self._programs[key]
 
 

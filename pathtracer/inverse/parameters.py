@@ -30,7 +30,8 @@ class Parameter:
         space: "log", "logit", "box", "identity", "direction", "pose"; None takes what suits the parameter.
         bounds: physical bounds (lower, upper); None takes the natural ones.
         init: start value: a number for all entries, or an array of the parameter's shape (a direction: 3 numbers; a
-            pose: 4x4 matrix); None starts at the scene's own value.
+            pose: 6 numbers, by which the object is turned and moved from where the scene has it: a rotation vector in
+            degrees and a translation in scene units; or the 4x4 matrix itself); None starts at the scene's own value.
         lr: latent step size of first-order solvers; None takes the space's own.
         group: parameters of one group share one value.
         truth: the known answer, for tables and tests only: an array, or "scene" for the value in the scene file.
@@ -62,6 +63,8 @@ class Unknown(ABC):
         name: the key, or the group's name with its number of keys.
         keys: the scene parameters that it writes.
         space: name of its space.
+        measure: how far it is from the truth: "" relative to each number, "position" a distance, "direction" an angle,
+            "pose" an angle and a distance.
         start: latent start (n,), float64.
         lower, upper: latent bounds (n,).
         rate: latent step size of first-order solvers.
@@ -71,6 +74,7 @@ class Unknown(ABC):
     name: str
     keys: tuple[str, ...]
     space: str
+    measure: str = ""
     start: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
@@ -101,6 +105,8 @@ class ArrayUnknown(Unknown):
         #: whether its numbers are triples of red, green and blue
         self.colored = info.kind in ("color", "texture", "envmap") and self._shape[-1:] == (3,)
         self._padded = info.kind == "envmap" and info.key.endswith(".data")
+        if info.kind == "vector" and info.discontinuous and self._shape == (3,):
+            self.measure = "position"
         self._start = _broadcast(current if request.init is None else request.init, current, keys[0], "init")
         natural = tuple(-np.inf if b is None else b for b in info.bounds[:1]) + tuple(
             np.inf if b is None else b for b in info.bounds[1:]
@@ -157,7 +163,7 @@ class RigidUnknown(Unknown):
     def __init__(
         self, keys: Sequence[str], like: Any, info: ParameterInfo, request: Parameter, space: str, size: float
     ) -> None:
-        self.keys, self.name, self.space = tuple(keys), _name(keys, request), space
+        self.keys, self.name, self.space, self.measure = tuple(keys), _name(keys, request), space, space
         self._kind, current = type(like), as_numpy(like)
         self._vertices = None if current.shape == (4, 4) else current.reshape(-1, 3)
         self._shape = current.shape
@@ -193,8 +199,14 @@ class RigidUnknown(Unknown):
             if array.shape != (3,) or not np.linalg.norm(array) > 0:
                 raise UsageError(f"{what} of a direction is 3 numbers, not all zero", where=key)
             return rigid.direction_latent(self._direction, array)
+        if array.shape == (6,):
+            return np.concatenate([np.radians(array[:3]), array[3:] / self._scale])
         if array.shape != (4, 4):
-            raise UsageError(f"{what} of a pose is a 4x4 matrix, not an array of shape {array.shape}", where=key)
+            raise UsageError(
+                f"{what} of a pose is 6 numbers (rotation vector in degrees, translation) or a 4x4 matrix, "
+                f"not an array of shape {array.shape}",
+                where=key,
+            )
         motion = array @ np.linalg.inv(self._matrix)
         turn = motion[:3, :3]
         if not np.allclose(turn @ turn.T, np.eye(3), atol=1e-4) or np.linalg.det(turn) < 0:

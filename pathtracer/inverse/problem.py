@@ -142,13 +142,6 @@ class Problem:
             found.update(unknown.values(piece))
         return found
 
-    @property
-    def hosted(self) -> bool:
-        """Whether derivatives run code on the host at every call, which Dr.Jit cannot record (it ends the process)."""
-        infos = self.scene.parameters()
-        moves = any(infos[k].needs - {"interior"} for u in self.unknowns for k in u.keys)
-        return moves and self.estimator["type"] == "edge_sampling"
-
     # -- rendering --------------------------------------------------------------------------------------------------
 
     def set_latent(

@@ -150,6 +150,7 @@ class FrozenProgram:
         import drjit as dr
 
         self.samples = samples
+        self._integrator = integrator
         if hasattr(integrator, "dropped"):
             # the recording sees the estimator's counter as an input: let it look as it will from the second call on
             integrator.dropped = dr.opaque(type(integrator.dropped), 0)
@@ -172,6 +173,9 @@ class FrozenProgram:
         return _scalar(value), _scalar(variance), round(_scalar(bad) + _scalar(dropped)), image, noise
 
     def _run(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        prepare = getattr(self._integrator, "prepare_scene", None)
+        if prepare is not None:
+            prepare(inputs[0], inputs[2])  # what an estimator does on the host cannot be part of a recording
         if self._recorded is not None:
             if not self._proven:
                 # A recording looks at every object of the process: those of dead scenes must not take part

@@ -75,6 +75,7 @@ class Recovered:
         start, value: at the beginning and in the end (a pose: rotation vector in degrees, translation).
         truth: the known answer, or None.
         standard_error: of each number, None until a solver estimates it.
+        measure: how far it is from the truth: see `parameters.Unknown`.
     """
 
     name: str
@@ -84,30 +85,45 @@ class Recovered:
     value: np.ndarray
     truth: np.ndarray | None = None
     standard_error: np.ndarray | None = None
+    measure: str = ""
+
+    def errors(self, value: np.ndarray | None = None) -> dict[str, float]:
+        """How far the result (or another `value`) is from the truth, by unit; empty when the truth is not known.
+
+        Of a direction, `degrees`. Of a position, `distance` in scene units. Of a pose both: the angle of the rotation
+        that is left, and how far the object's centre is off. Of other numbers, `relative`: the largest difference
+        over the true value (over 1 where that is zero).
+        """
+        if self.truth is None:
+            return {}
+        value = self.value if value is None else value
+        if self.measure == "direction":
+            a, b = value / np.linalg.norm(value), self.truth / np.linalg.norm(self.truth)
+            return {"degrees": float(np.degrees(np.arctan2(np.linalg.norm(np.cross(a, b)), a @ b)))}
+        if self.measure == "position":
+            return {"distance": float(np.linalg.norm(value - self.truth))}
+        if self.measure == "pose":
+            from scipy.spatial.transform import Rotation
+
+            a, b = (Rotation.from_rotvec(x[:3], degrees=True) for x in (value, self.truth))
+            left = float(np.degrees((a * b.inv()).magnitude()))
+            return {"degrees": left, "distance": float(np.linalg.norm(value[3:] - self.truth[3:]))}
+        size = np.where(self.truth == 0, 1.0, np.abs(self.truth))
+        return {"relative": float((np.abs(value - self.truth) / size).max())}
 
     @property
     def error(self) -> float | None:
-        """Largest error against the truth, relative to each number's true value.
-
-        Of a direction: the angle in degrees. Of a pose, and of numbers whose truth is zero: the largest difference.
-        """
-        if self.truth is None:
-            return None
-        if self.space == "direction":
-            a, b = self.value / np.linalg.norm(self.value), self.truth / np.linalg.norm(self.truth)
-            return float(np.degrees(np.arctan2(np.linalg.norm(np.cross(a, b)), a @ b)))
-        difference = np.abs(self.value - self.truth)
-        if self.space == "pose":
-            return float(difference.max())
-        size = np.where(self.truth == 0, 1.0, np.abs(self.truth))
-        return float((difference / size).max())
+        """The error as one number: the first of `errors`."""
+        return next(iter(self.errors().values()), None)
 
     def error_text(self) -> str:
         """The error with its unit, "" when the truth is not known."""
-        if self.error is None:
-            return ""
-        unit = {"direction": "{:.2f} deg", "pose": "{:.3g}"}.get(self.space)
-        return unit.format(self.error) if unit else f"{100 * self.error:.2f} %"
+        forms = {
+            "degrees": lambda e: f"{e:.2g} deg",
+            "distance": lambda e: f"{e:.2g} units",
+            "relative": lambda e: f"{100 * e:.2f} %",
+        }
+        return ", ".join(forms[unit](e) for unit, e in self.errors().items())
 
 
 @dataclass
@@ -152,6 +168,8 @@ class Result:
                 "value": _summary(r.value),
                 "truth": None if r.truth is None else _summary(r.truth),
                 "error": r.error,
+                "errors": r.errors(),
+                "start_errors": r.errors(r.start),
                 "standard_error": None if r.standard_error is None else _summary(r.standard_error),
             }
             for r in self.recovered
