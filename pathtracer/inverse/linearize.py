@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import UsageError
 from .losses import Huber, Loss
 from .parameters import ArrayUnknown, to_device
 from .rendering import _OPAQUE_CAMERAS, FrozenProgram, _fields
@@ -77,6 +78,10 @@ class Linearizer:
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
         self.problem = problem = objective.problem
+        if problem.gains_unknown:
+            raise UsageError(
+                "exposures and white balances are not found by least squares", where="solver", remedy="use adam"
+            )
         self.views = problem.fitted
         self.names = [v.view.name for v in self.views]
         self.shapes = [(v.view.height, v.view.width) for v in self.views]
@@ -93,7 +98,7 @@ class Linearizer:
         self._separable: dict[int, bool] = {}
         self._n = [u.start.size for u in problem.unknowns]
         self._offsets = np.concatenate([[0], np.cumsum(self._n)]).astype(int)
-        infos = problem.scene.parameters()
+        infos = problem.infos
         moves = [any(infos[k].needs - {"interior"} for k in u.keys) for u in problem.unknowns]
         self._moves = moves
         self.geometry = np.concatenate([np.full(n, m) for n, m in zip(self._n, moves, strict=True)])

@@ -55,8 +55,8 @@ class LeastSquares:
     Args:
         iterations: most rounds.
         seconds: most wall time, None for no limit.
-        precision: standard error that renders may leave in a number, in latent units (log: 0.001 is 0.1 %; others in
-            shares of their reach).
+        precision: standard error that renders may leave in a number: relative (log), of its odds (logit, times 1.5),
+            of a quarter of its range (box), in half radians and half sizes of the scene (motions).
         coarse: "auto" starts with blurred pictures where things move, "never" does not, "always" does.
         stop: "auto" ends by statistics, "never" uses the whole budget.
     """
@@ -298,7 +298,7 @@ class LeastSquares:
         whole = np.clip(np.diag(inverse @ equations.spread @ inverse), 0, None)
         p = self._problem
         assert p is not None
-        asked = (self.precision * p.reach) ** 2
+        asked = (self.precision * p.unit) ** 2
         return bool(np.all((own <= asked) | (own <= 0.2 * whole)))
 
     def _report(self, latent: Array, pair: Pair, b: Array, samples: int, remark: str) -> Move:
