@@ -14,7 +14,7 @@ import mitsuba as mi
 from mitsuba.ad.integrators.common import ADIntegrator
 
 from .specular_chain import SpecularChain, purely_specular, trace_specular_chain
-from .support import require_supported, warn_of_hidden_motion
+from .support import foreign_derivatives, require_supported, warn_of_hidden_motion
 
 #: Samples per pixel of one kernel launch. Sums of more samples lose digits in float32 (4096 bias a small
 #: finite difference by 4 %), and every lane of a launch costs memory for its random number generator.
@@ -119,7 +119,13 @@ class ReplayIntegrator(ADIntegrator):
         for term, spp_term in terms:
             launches = self.passes(sensor, seed, spp_term or spp)
             for pass_seed, pass_spp in launches:
-                image: Any = term(dr.ADMode.Forward, scene, params, sensor, pass_seed, pass_spp, None)
+                try:
+                    image: Any = term(dr.ADMode.Forward, scene, params, sensor, pass_seed, pass_spp, None)
+                except RuntimeError as error:
+                    foreign = foreign_derivatives(error)
+                    if foreign is None:
+                        raise
+                    raise foreign from error
                 image /= len(launches)
                 if len(terms) * len(launches) > 1:
                     dr.eval(image)

@@ -89,3 +89,20 @@ def warn_of_hidden_motion(scene: mi.Scene) -> None:
             ),
             stacklevel=2,
         )
+
+
+def foreign_derivatives(error: BaseException | None) -> UnsupportedGradient | None:
+    """What to say when forward mode meets derivatives that were not propagated; None for any other error.
+
+    Virtual calls look at every live object of the process, so an attached parameter of another scene takes part.
+    """
+    while error is not None and "isolate_grad" not in str(error):
+        error = error.__cause__ or error.__context__
+    if error is None:
+        return None
+    return UnsupportedGradient(
+        "forward mode met a parameter, of this scene or of another one alive in the process, whose derivative was not "
+        "propagated yet",
+        remedy="call dr.forward(x, dr.ADFlag.ClearEdges) for each variable x of this derivative, and dr.disable_grad "
+        "on those of other scenes, or delete them",
+    )

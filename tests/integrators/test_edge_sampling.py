@@ -434,10 +434,14 @@ def test_terms_can_be_switched_off_and_add_up() -> None:
     np.testing.assert_allclose(sum(parts), subject.forward(1, max_depth=3)[0], atol=1e-3)
 
 
+def field() -> dict[str, Any]:
+    grid = np.fromfunction(lambda x, y, z, c: 0.3 - np.hypot(x - 1, y - 1), (3, 3, 3, 1))
+    return {"type": "sdfgrid", "grid": mi.TensorXf(grid.astype(np.float32))}
+
+
 def test_a_shape_without_known_silhouettes_is_refused() -> None:
     scene = room(point_light(), cube(), size=8)
-    grid = np.fromfunction(lambda x, y, z, c: 0.3 - np.hypot(x - 1, y - 1), (3, 3, 3, 1))
-    scene["field"] = {"type": "sdfgrid", "grid": mi.TensorXf(grid.astype(np.float32))}
+    scene["field"] = field()
     subject = Subject(scene, mover("occluder", "point", "cube"))
     with pytest.raises(UnsupportedGradient, match="SDFGrid"):
         subject.forward(1, max_depth=2)
@@ -462,3 +466,18 @@ def test_different_seeds_give_independent_estimates() -> None:
     spread = g.std(axis=0).sum() / np.abs(g.mean(0)).sum()
     halves = np.abs(g[:4].mean(0) - g[4:].mean(0)).sum() / np.abs(g.mean(0)).sum()
     assert 0 < halves < 2 * spread
+
+
+def test_other_live_scenes_do_not_enter() -> None:
+    """Dr.Jit's virtual calls look at every shape of the process, also at curves, which cannot be sampled as lights."""
+    subject = Subject(room(area_light(), ball(), size=8), mover("floor", "area", "ball"))
+    alone = subject.forward(1, max_depth=3)
+    other = Subject(room(sun(), field(), size=8), mover("floor", "sun", "ball"))
+    np.testing.assert_allclose(subject.forward(1, max_depth=3), alone, atol=1e-4)
+    attached = mi.Float(0)
+    dr.enable_grad(attached)
+    other.set(attached)
+    with pytest.raises(UnsupportedGradient, match="another one alive"):
+        subject.forward(1, max_depth=3)
+    other.set(mi.Float(0))
+    np.testing.assert_allclose(subject.forward(1, max_depth=3), alone, atol=1e-4)
