@@ -272,6 +272,7 @@ class Estimation:
                 "first_gradient": self._first_gradient,
                 "recordings": self.objective.recordings,
                 "samples": self._samples,
+                "views": {k: v.tolist() for k, v in problem.view_values(self._estimate).items()},
                 "skipped": self._skipped,
             },
             scene=problem.scene,

@@ -183,15 +183,18 @@ class Objective:
         problem, target = self.problem, view.target
         leaves = problem.set_latent(latent, view.lit)
         problem.aim(view)
-        loss, spread, bad, image, noise = self._program(view, samples)(
+        gain = problem.gain(view)
+        loss, spread, bad, image, noise, by_gain = self._program(view, samples)(
             problem.scene.mi,
             problem.scene.params,
             view.sensor,
             target.image,
             self.weights[view.view.name],
-            target.exposure,
+            dr.detach(gain),
             [dr.opaque(mi.UInt32, s) for s in seeds],
         )
+        if dr.grad_enabled(gain):
+            dr.backward(dr.sum(gain * by_gain, axis=None))
         return loss, spread, bad, np.concatenate([_gradient(leaf) for leaf in leaves]), image, noise
 
     def _save_memory(self, error: BaseException) -> None:

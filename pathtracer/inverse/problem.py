@@ -19,6 +19,7 @@ from .lighting import Switchboard, find_emitters, require_light
 from .losses import Loss, make_loss
 from .parameters import Parameter, Unknown, resolve, to_device
 from .rendering import PASS_SAMPLES, Samples, Target
+from .view_unknowns import GAINS, describe, is_view_key, key_of, resolve_views
 
 if TYPE_CHECKING:
     from ..scenes import Scene
@@ -96,7 +97,15 @@ class Problem:
         if min(self.spp, self.primal_spp) < 1:
             raise UsageError(f"spp is {min(self.spp, self.primal_spp)}, at least 1 was expected", where="estimator")
         self.estimator = {"type": estimator} if isinstance(estimator, str) else dict(estimator)
-        self.unknowns: list[Unknown] = resolve(scene, [Parameter(p) if isinstance(p, str) else p for p in requests])
+        asked = [Parameter(p) if isinstance(p, str) else p for p in requests]
+        of_views = [p for p in asked if is_view_key(scene, p.key)]
+        of_scene = [p for p in asked if p not in of_views]
+        self.unknowns: list[Unknown] = resolve(scene, of_scene) if of_scene or not of_views else []
+        self.unknowns += resolve_views(scene, self.views, of_views)
+        #: what is known about every parameter of the scene and of the views
+        self.infos = {**scene.parameters(), **describe(self.views)}
+        self._parts = frozenset(k for u in self.unknowns for k in u.keys) - set(scene.params.keys())
+        self._of_views: dict[str, Any] = {}
         self._check_estimator(strict)
         self.integrator = self._load_integrator()
         self.emitters = find_emitters(scene)
@@ -113,6 +122,7 @@ class Problem:
         prepared = [self._prepare(v, 0.0 if v.holdout else float(next(shares))) for v in self.views]
         self.fitted = [p for p in prepared if not p.view.holdout]
         self.heldout = [p for p in prepared if p.view.holdout]
+        self._check_cameras()
 
     # -- the latent vector ------------------------------------------------------------------------------------------
 
@@ -137,10 +147,22 @@ class Problem:
 
     def values(self, latent: np.ndarray) -> dict[str, np.ndarray]:
         """Scene values by key."""
+        return {k: v for k, v in self._all_values(latent).items() if k not in self._parts}
+
+    def view_values(self, latent: np.ndarray) -> dict[str, np.ndarray]:
+        """Values of what is unknown about views, by key (see `view_unknowns`)."""
+        return {k: v for k, v in self._all_values(latent).items() if k in self._parts}
+
+    def _all_values(self, latent: np.ndarray) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
         for unknown, piece in zip(self.unknowns, self.split(latent), strict=True):
             found.update(unknown.values(piece))
         return found
+
+    @property
+    def gains_unknown(self) -> bool:
+        """Whether an exposure or white balance is to be found."""
+        return any(k.rsplit(".", 1)[-1] in GAINS for k in self._parts)
 
     # -- rendering --------------------------------------------------------------------------------------------------
 
@@ -166,7 +188,7 @@ class Problem:
             if active is None or number in active:
                 dr.enable_grad(leaf)
             leaves.append(leaf)
-            attached.update(unknown.attach(leaf))
+            (self._of_views if unknown.keys[0] in self._parts else attached).update(unknown.attach(leaf))
         for key, value in self.lights.apply(self.lights.select(None) if lit is None else lit, attached).items():
             self.scene.params[key] = value
         self.scene.params.update()
@@ -191,10 +213,31 @@ class Problem:
             # numbers, not NumPy's memory: see `to_device`
             matrix = mi.Matrix4f(*prepared.pose.tolist())
             dr.make_opaque(matrix)
-            params["to_world"] = mi.Transform4f(matrix)
+            own = {part: self._of_views.get(key_of(prepared.view, part)) for part in ("to_world", "x_fov")}
+            params["to_world"] = mi.Transform4f(matrix) if own["to_world"] is None else own["to_world"]
             for key, value in prepared.lens.items():
-                params[key] = dr.opaque(mi.Float, value)
+                params[key] = dr.opaque(mi.Float, value) if own.get(key) is None else own[key]
             params.update()
+
+    def gain(self, prepared: PreparedView) -> Any:
+        """(1, 1, C) factors on the render of a view, differentiable after `set_latent` where they are unknown."""
+        import drjit as dr
+        import mitsuba as mi
+
+        exposure, balance = (self._of_views.get(key_of(prepared.view, part)) for part in GAINS)
+        if exposure is None and balance is None:
+            return prepared.target.exposure
+        fixed = [float(g) for g in prepared.view.white_balance]
+        if exposure is None:
+            exposure = mi.Float(prepared.view.exposure)
+        color = exposure * (mi.Color3f(*fixed) if balance is None else balance)
+        channels = int(prepared.target.exposure.shape[-1])
+        flat = dr.ravel(mi.Color3f(color)) if channels >= 3 else mi.Float(color[0])
+        if channels == 4:
+            flat = dr.concat((flat, mi.Float(1)))
+        gain = mi.TensorXf(flat, (1, 1, channels))
+        dr.eval(gain)
+        return gain
 
     def render(self, prepared: PreparedView, latent: np.ndarray, spp: int, seed: int) -> np.ndarray:
         """The picture of a view at `latent`, exposure included: (H, W, 3) float32."""
@@ -204,7 +247,8 @@ class Problem:
             self.set_latent(latent, prepared.lit)
             self.aim(prepared)
             image = self.scene.render(spp=spp, seed=seed, sensor=prepared.sensor, integrator=self.integrator)
-        return image * prepared.view.gain
+            gain = np.array(self.gain(prepared), np.float32).ravel()[:3]
+        return image * gain
 
     def plan(self, prepared: PreparedView, spp: int | None = None, limit: int = PASS_SAMPLES) -> Samples:
         """The samples of one step of a view, in passes of at most `limit`."""
@@ -227,7 +271,7 @@ class Problem:
                 where="estimator",
                 nearest=nearest_names(name, known),
             )
-        infos = self.scene.parameters()
+        infos = self.infos
         for key in [k for u in self.unknowns for k in u.keys]:
             missing = (infos[key].needs or frozenset()) - handles
             if not missing:
@@ -256,8 +300,28 @@ class Problem:
         elif not emitters:
             require_light(self.scene, emitters)
 
+    def _check_cameras(self) -> None:
+        """Refuse a camera of the scene that no fitted view looks through: its gradient would be zero."""
+        import mitsuba as mi
+
+        sensors = list(self.scene.mi.sensors())
+        used = {v.view.sensor for v in self.fitted if isinstance(v.view.sensor, int)}
+        for key in [k for u in self.unknowns for k in u.keys if k not in self._parts]:
+            owner = self.scene.params.properties[key][2]
+            if not isinstance(owner, mi.Sensor) or any(owner == sensors[k] for k in used):
+                continue
+            own = [v.view for v in self.fitted if not isinstance(v.view.sensor, int)]
+            remedy = None
+            if own:
+                remedy = f'for the camera of a view, name "{key_of(own[0], key.rsplit(".", 1)[-1])}", or "views.*"'
+            raise UsageError(
+                "no fitted view is taken by this camera of the scene"
+                + (f": {len(own)} of {len(self.fitted)} carry cameras of their own" if own else ""),
+                where=key,
+                remedy=remedy,
+            )
+
     def _prepare(self, view: View, weight: float) -> PreparedView:
-        import drjit as dr
         import mitsuba as mi
 
         sensor, shape, pose, lens = self._camera(view)

@@ -95,7 +95,8 @@ def make_program(integrator: Any, loss: Loss, samples: Samples) -> Callable[...,
         non-finite pixels, which take no part;
         non-finite samples that the estimator left out of the adjoint passes;
         image (H, W, C), the mean of both renders;
-        noise (H, W, C), an estimate of the image's variance from this one pair.
+        noise (H, W, C), an estimate of the image's variance from this one pair;
+        derivative of the loss by the factors of `exposure` (1, 1, C).
     """
     import drjit as dr
     import mitsuba as mi
@@ -113,8 +114,8 @@ def make_program(integrator: Any, loss: Loss, samples: Samples) -> Callable[...,
         if sensor.class_name() in _OPAQUE_CAMERAS:
             # computed anew, they are part of the recording; any key but to_world, whose update reads a number
             sensor.parameters_changed(["near_clip"])
-        a = primal(scene, sensor, seeds[0]) * exposure
-        b = primal(scene, sensor, seeds[1]) * exposure
+        plain_a, plain_b = primal(scene, sensor, seeds[0]), primal(scene, sensor, seeds[1])
+        a, b = plain_a * exposure, plain_b * exposure
         fine = dr.isfinite(a) & dr.isfinite(b)
         a, b = dr.select(fine, a, 0), dr.select(fine, b, 0)
         weight = dr.select(fine, weight, 0)
@@ -124,16 +125,19 @@ def make_program(integrator: Any, loss: Loss, samples: Samples) -> Callable[...,
         # a pixel's channels come from the same paths, so they are summed before the square
         variance = dr.sum(dr.square(dr.sum(0.5 * slope * (a - b), axis=2)), axis=None)
         bad = dr.sum(dr.select(fine, mi.TensorXf(0.0), 1), axis=None)
+        # each half with the slope of the other, so that the noise of one render does not multiply itself
+        crossed = loss.slope(b, target, dr) * plain_a + loss.slope(a, target, dr) * plain_b
+        by_gain = dr.sum(dr.select(fine, 0.5 * crossed * weight, 0), axis=(0, 1))
         # only the value of the image is needed: keep the adjoint pass from holding on to how it was made
         noise = dr.square(0.5 * (a - b))
-        dr.eval(value, variance, bad, mean, noise, slope)
+        dr.eval(value, variance, bad, mean, noise, slope, by_gain)
         adjoint = slope * exposure / samples.adjoint_passes
         dropped = mi.Float(0)
         for k in range(samples.adjoint_passes):
             integrator.render_backward(scene, params, adjoint, sensor=sensor, seed=seeds[2] + k, spp=samples.adjoint)
             # an output, because a replay does not run the Python code that sets the estimator's own attribute
             dropped += mi.Float(getattr(integrator, "dropped", 0))
-        return value, variance, bad, dropped, mean, noise
+        return value, variance, bad, dropped, mean, noise, by_gain
 
     return program
 
@@ -167,10 +171,10 @@ class FrozenProgram:
         """How many times the program was recorded (0 when it is traced at every call)."""
         return int(self._recorded.n_recordings) if self._recorded is not None else 0
 
-    def __call__(self, *inputs: Any) -> tuple[float, float, int, Any, Any]:
-        """Run; returns (loss, variance, pixels and samples left out, image tensor, noise tensor)."""
-        value, variance, bad, dropped, image, noise = self._run((*inputs, _fields(inputs[2])))
-        return _scalar(value), _scalar(variance), round(_scalar(bad) + _scalar(dropped)), image, noise
+    def __call__(self, *inputs: Any) -> tuple[float, float, int, Any, Any, Any]:
+        """Run; returns (loss, variance, pixels and samples left out, image, noise, slope by gain); tensors at last."""
+        value, variance, bad, dropped, image, noise, by_gain = self._run((*inputs, _fields(inputs[2])))
+        return _scalar(value), _scalar(variance), round(_scalar(bad) + _scalar(dropped)), image, noise, by_gain
 
     def _run(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         prepare = getattr(self._integrator, "prepare_scene", None)
