@@ -37,6 +37,9 @@ class SceneTraits:
         specular = [b for b in bsdfs if int(b.flags()) & SPECULAR]
         self.composites = [b for b in specular if _composite(b)]
         self.resample_lobes = len(specular) > len(self.composites)
+        # A call through the pointer takes composites along, whose attached weights Dr.Jit cannot propagate forward
+        attached = any(dr.grad_enabled(value) for b in self.composites for _, value in mi.traverse(b))
+        self.simple = [b for b in specular if b not in self.composites] if attached else []
 
 
 def geometric_term(to_point: mi.Vector3f, si: mi.SurfaceInteraction3f) -> mi.Float:
@@ -147,7 +150,11 @@ def lobe_value(
     null = active & mi.has_flag(bs.sampled_type, mi.BSDFFlags.Null)
     active = active & ~null
     lobe = mi.Spectrum(1)
-    if traits.resample_lobes:
+    for simple in traits.simple:
+        here = active & (bsdf == mi.BSDFPtr(simple))
+        again, weight = simple.sample(ctx, si, u1, u2, here)
+        lobe = dr.select(here, weight * again.pdf, lobe)
+    if traits.resample_lobes and not traits.simple:
         again, weight = bsdf.sample(ctx, si, u1, u2, active)
         lobe = weight * again.pdf
     for composite in traits.composites:

@@ -6,6 +6,7 @@ from .check import Comparison, Settings
 from .checker import CheckReport, check_gradients
 from .motion import BoundMotion, Motion
 from .statistics import Equivalence, Verdict, equivalence, judge
+from .survey import check_catalogue
 
 __all__ = [
     "BoundMotion",
@@ -15,6 +16,7 @@ __all__ = [
     "Motion",
     "Settings",
     "Verdict",
+    "check_catalogue",
     "check_gradients",
     "equivalence",
     "judge",

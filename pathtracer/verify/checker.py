@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathtracer.errors import UsageError
 from .check import Comparison, Settings, compare
 from .reference import Reference, reference_folder
 from .statistics import Verdict
-from .subject import REFERENCE, Subject, choose_estimators, choose_motions, load_estimator, subject_of
+from .subject import REFERENCE, Subject, choose_estimators, choose_motions, load_estimator, resized, subject_of
 from .terms import diagnose
 
 #: (what begins: motion and estimator) or (what ended: the comparison)
@@ -40,14 +41,28 @@ class CheckReport:
         return all(c.verdict is Verdict.PASS for c in self.comparisons)
 
     @property
+    def unexpected(self) -> list[Comparison]:
+        """Comparisons that came out otherwise than the catalogue says."""
+        return [c for c in self.comparisons if c.as_expected is False]
+
+    @property
     def exit_code(self) -> int:
-        """0 all pass, 1 some fail, 6 some inconclusive, 2 nothing could be checked because all refused."""
-        verdicts = {c.verdict for c in self.comparisons}
-        if Verdict.FAIL in verdicts:
+        """0 all pass (or are as expected), 1 some fail, 6 some inconclusive, 2 nothing was checked: all refused."""
+        judged = [c for c in self.comparisons if not c.as_expected]
+        verdicts = {c.verdict for c in judged}
+        if Verdict.FAIL in verdicts or any(c.verdict is not Verdict.INCONCLUSIVE for c in self.unexpected):
             return 1
         if Verdict.INCONCLUSIVE in verdicts:
             return 6
-        return 2 if verdicts == {Verdict.UNSUPPORTED} else 0
+        return 2 if judged == self.comparisons and verdicts == {Verdict.UNSUPPORTED} else 0
+
+    def summary(self) -> str:
+        """How many comparisons had which verdict, in a sentence."""
+        counts = Counter(str(c.verdict) for c in self.comparisons)
+        parts = [f"{counts[str(v)]} {v}" for v in Verdict if counts[str(v)]]
+        words = f"{len(self.comparisons)} comparison{'s' * (len(self.comparisons) != 1)}: {', '.join(parts)}"
+        known = sum(c.as_expected is not None for c in self.comparisons)
+        return f"{words}; {known - len(self.unexpected)} of {known} as expected." if known else f"{words}."
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers and words, without the images, for JSON."""
@@ -66,7 +81,9 @@ class CheckReport:
 def comparison_dict(c: Comparison) -> dict[str, Any]:
     """One comparison as plain values."""
     low, high = c.slope_interval()
+    catalogue = {"case": c.case, "expected": c.expected, "as_expected": c.as_expected} if c.case else {}
     return {
+        **catalogue,
         "motion": c.motion,
         "estimator": c.estimator,
         "verdict": str(c.verdict),
@@ -136,26 +153,28 @@ def check_gradients(
     folder = reference_folder() if cache is True else (cache or None)
     report = CheckReport(settings=chosen)
     families = len(moves) * len(specs)
-    for move in moves:
-        bound = move.bind(subject.scene, subject.params)
-        if progress:
-            progress(f"{bound.motion}: finite differences", None)
-        with _quiet():
-            reference = Reference(bound, subject.sensor, subject.base(), chosen.replicates, seed, folder)
-            rows = []
-            for name, estimator, spec in loaded:
-                if progress:
-                    progress(f"{bound.motion}: {name}", None)
-                row = compare(bound, subject.sensor, estimator, name, reference, chosen, families)
-                if row.verdict is Verdict.FAIL and row.spp and diagnosis and not isinstance(spec, type(estimator)):
-                    _explain(row, subject, bound, spec, reference)
-                rows.append(row)
-                if progress:
-                    progress("", row)
-        for row in rows:
-            if row.verdict in (Verdict.FAIL, Verdict.UNSUPPORTED):
-                row.remedy = _remedy(row, rows, subject, move.keys)
-        report.comparisons += rows
+    with resized(subject.sensor, chosen.resolution) as shrunk:
+        for move in moves:
+            bound = move.bind(subject.scene, subject.params)
+            if progress:
+                progress(f"{bound.motion}: finite differences", None)
+            with _quiet():
+                reference = Reference(bound, subject.sensor, subject.base(), chosen.replicates, seed, folder)
+                rows = []
+                for name, estimator, spec in loaded:
+                    if progress:
+                        progress(f"{bound.motion}: {name}", None)
+                    row = compare(bound, subject.sensor, estimator, name, reference, chosen, families)
+                    if row.verdict is Verdict.FAIL and row.spp and diagnosis and not isinstance(spec, type(estimator)):
+                        _explain(row, subject, bound, spec, reference)
+                    row.notes += [shrunk] if shrunk else []
+                    rows.append(row)
+                    if progress:
+                        progress("", row)
+            for row in rows:
+                if row.verdict in (Verdict.FAIL, Verdict.UNSUPPORTED):
+                    row.remedy = _remedy(row, rows, subject, move.keys)
+            report.comparisons += rows
     return report
 
 

@@ -13,6 +13,7 @@ from integrators import ESTIMATORS, GradientWarning
 from pathtracer.errors import UsageError, nearest_names
 from pathtracer.scenes.passes import Passes, average_passes
 from pathtracer.verify.motion import Motion
+from pathtracer.verify.saved import Saved, copy_of
 
 if TYPE_CHECKING:
     from pathtracer.scenes import ParameterInfo, Scene
@@ -135,13 +136,19 @@ def gradient_of_mean(
     dropped = 0
     shapes: dict[str, tuple[int, ...]] = {}
     value = float(np.mean(scene.render(max(1, min(spp, 64)), seed=seed % 2**20, sensor=sensor)))
-    start = {key: type(scene.params[key])(scene.params[key]) for key in keys}
+    saved = Saved(scene.params, keys)
 
     def render(pass_seed: int, share: int) -> np.ndarray:
+        try:
+            return differentiate(pass_seed, share)
+        finally:
+            saved.restore()
+
+    def differentiate(pass_seed: int, share: int) -> np.ndarray:
         nonlocal dropped
         leaves = {}
         for key in keys:
-            leaf = type(start[key])(start[key])
+            leaf = copy_of(saved.values[key])
             dr.enable_grad(leaf.matrix if isinstance(leaf, mi.Transform4f) else leaf)
             scene.params[key] = leaf
             leaves[key] = leaf
@@ -159,9 +166,6 @@ def gradient_of_mean(
             shapes[key] = array.shape
             flat.append(array.ravel())
         dropped += _dropped(integrator)
-        for key in keys:
-            scene.params[key] = start[key]
-        scene.params.update()
         return np.concatenate(flat)[None, :, None]
 
     pixels = int(np.prod(camera.film().crop_size()))

@@ -26,6 +26,8 @@ import numpy as np
 
 from pathtracer.errors import UsageError, nearest_names
 
+from .saved import Saved, copy_of
+
 KINDS = ("translate", "rotate", "scale", "value", "random")
 _AXES = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
 #: Leaf names of parameters that are lists of points, with the number of floats per point.
@@ -152,17 +154,7 @@ class BoundMotion:
         for step in motion.steps:
             self._written.append(_bind_step(step, scene, params))
         self.scale = min(w.scale for w in self._written)
-        # Writing vertex positions recomputes vertex normals, also those that came from a file: kept for `restore`.
-        self._saved = {key: _copy(params[key]) for key in self._keys_touched()}
-
-    def _keys_touched(self) -> list[str]:
-        touched = []
-        for key in self.motion.keys:
-            touched.append(key)
-            normals = key.removesuffix("vertex_positions") + "vertex_normals"
-            if key.endswith("vertex_positions") and normals in self.params and len(self.params[normals]) > 0:
-                touched.append(normals)
-        return touched
+        self._saved = Saved(params, motion.keys)
 
     def values(self, theta: Any) -> dict[str, Any]:
         """The moved values, key by key, without writing them; attached where θ is."""
@@ -184,14 +176,7 @@ class BoundMotion:
 
     def restore(self) -> None:
         """Put the values back that the scene had when the motion was bound, bit for bit."""
-        for key in self.motion.keys:
-            self.params[key] = self._saved[key]
-        self.params.update()
-        normals = [key for key in self._saved if key not in self.motion.keys]
-        for key in normals:
-            self.params[key] = self._saved[key]
-        if normals:
-            self.params.update()
+        self._saved.restore()
 
     @contextmanager
     def attached(self, forward: bool) -> Iterator[Any]:
@@ -251,7 +236,7 @@ def _bind_step(step: Step, scene: Any, params: Any) -> _Write:
     import drjit as dr
     import mitsuba as mi
 
-    start = _copy(params[step.key])
+    start = copy_of(params[step.key])
     is_transform = isinstance(start, mi.Transform4f)
     numbers = start.matrix if is_transform else start
     if not dr.is_jit_v(numbers) or dr.is_integral_v(numbers):
@@ -261,7 +246,7 @@ def _bind_step(step: Step, scene: Any, params: Any) -> _Write:
     rigid = kind in ("translate", "rotate", "scale")
     if rigid and is_transform:
         return _bind_transform(step, kind, start, scene)
-    if rigid and (leaf in _POINTS or dr.size_v(start) == 3):
+    if rigid and (leaf in _POINTS or isinstance(start, (mi.Point3f, mi.Vector3f, mi.Normal3f))):
         return _bind_points(step, kind, start, _POINTS.get(leaf, 0), scene)
     if rigid or is_transform:
         raise UsageError(
@@ -396,11 +381,6 @@ def _number_scale(values: np.ndarray, direction: np.ndarray) -> float:
             scale = min(scale, 0.25 * float(np.min(room[inside] / d[inside])))
     # texels that all but touch a bound must not shrink the step to nothing
     return max(scale, 1e-3 * max(largest, 0.2))
-
-
-def _copy(value: Any) -> Any:
-    """A handle of its own: what `params[key]` returns is a reference that later writes change."""
-    return type(value)(value)
 
 
 def _like(start: Any, values: np.ndarray) -> Any:

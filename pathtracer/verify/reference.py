@@ -16,11 +16,11 @@ from pathtracer.runtime.folders import cache_folder, writable
 from .motion import BoundMotion
 
 #: Raise when a change of the code makes old files wrong.
-FORMAT = 7
+FORMAT = 8
 #: Larger references are not written to disk.
 MAX_FILE_BYTES = 32 << 20
-#: The search for a step size uses that many samples per pixel.
-PILOT_SPP = 64
+#: Paths of a render in the search for a step size; 64 samples per pixel of the catalogue's images.
+PILOT_PATHS = 36_864
 
 
 class Reference:
@@ -30,7 +30,7 @@ class Reference:
         spp: samples per pixel of each replicate and each side so far.
         epsilon: the larger of the two step sizes.
         pilot: (H, W, C) derivative image from other seeds than the replicates: weights that are independent of them.
-        brightness: mean value of the image itself.
+        view: (H, W, C) the image itself, as noisy as the pilot.
     """
 
     def __init__(
@@ -53,6 +53,11 @@ class Reference:
         self._file = None if folder is None else folder / f"{self._identity()}.npz"
         if not self._load():
             self._start()
+
+    @property
+    def brightness(self) -> float:
+        """Mean value of the image itself."""
+        return float(np.mean(self.view))
 
     @property
     def images(self) -> np.ndarray:
@@ -104,13 +109,17 @@ class Reference:
     def _start(self) -> None:
         from integrators.finite_difference import choose_step, render_mean
 
+        size = self.sensor.film().crop_size()
+        spp = 2 ** int(np.clip(np.log2(PILOT_PATHS / (int(size[0]) * int(size[1]))), 1, 9))
+
         def render(theta: float, seed: int) -> np.ndarray:
             self.bound.apply(theta)
-            return _rgb(render_mean(self.bound.scene, self.sensor, self.base, PILOT_SPP, seed))
+            return _rgb(render_mean(self.bound.scene, self.sensor, self.base, spp, seed))
 
         try:
-            choice = choose_step(render, self.bound.scale, self.seed + 1, replicates=4, gain=512 * 8 / (4 * PILOT_SPP))
-            self.brightness = float(np.mean(render(0.0, self.seed)))
+            # the verdict comes with about eight times the samples of the search, on twice as many replicates
+            choice = choose_step(render, self.bound.scale, self.seed + 1, replicates=4, gain=16)
+            self.view = render(0.0, self.seed)
         finally:
             self.bound.restore()
         self.epsilon, self.pilot = choice.epsilon, choice.pilot
@@ -137,8 +146,8 @@ class Reference:
             return False
         try:
             with open(self._file, "rb") as file, np.load(file, allow_pickle=False) as data:
-                self.epsilon, self.brightness = float(data["epsilon"]), float(data["brightness"])
-                self.pilot, self._differences = data["pilot"], data["differences"]
+                self.epsilon, self.pilot, self.view = float(data["epsilon"]), data["pilot"], data["view"]
+                self._differences = data["differences"]
                 self.spp, self._round = int(data["spp"]), int(data["round"])
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             # A file cut short by a full disk or a killed process: compute again, it will be replaced.
@@ -155,7 +164,7 @@ class Reference:
             np.savez(
                 file,
                 epsilon=self.epsilon,
-                brightness=self.brightness,
+                view=self.view,
                 pilot=self.pilot,
                 differences=differences,
                 spp=self.spp,

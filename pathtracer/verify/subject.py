@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from integrators import ESTIMATORS
 from pathtracer.errors import UsageError, nearest_names
@@ -40,16 +43,18 @@ class Subject:
     owner: Any = None
 
     def base(self) -> Any:
-        """The integrator that finite differences render with: Mitsuba's `path`, without roulette where paths are short.
+        """The integrator that finite differences render with: Mitsuba's own, without roulette where paths are short.
 
         Roulette ends paths by a coin whose odds depend on the parameter: unbiased, but it makes the two sides differ.
         """
         import mitsuba as mi
 
+        from integrators.finite_difference import primal_plugin
+
         depth = dict(self.depth)
         if 0 <= depth["max_depth"] <= 32:
             depth["rr_depth"] = 1000
-        return mi.load_dict({"type": "path", **depth})
+        return mi.load_dict({"type": primal_plugin(self.scene), **depth})
 
 
 def subject_of(scene: Any, sensor: int = 0) -> Subject:
@@ -86,6 +91,41 @@ def _depth_of(integrator: Any) -> dict[str, Any]:
         "rr_depth": int(found["rr_depth"][1]) if found["rr_depth"] else 5,
         "hide_emitters": bool(re.search(r"hide_emitters\s*=\s*(1|true)", text)),
     }
+
+
+@contextmanager
+def resized(sensor: Any, most: int) -> Iterator[str]:
+    """A context in which the film of `sensor` has at most `most` pixels on its longer side; yields what was changed.
+
+    The derivative of a coarser image is a derivative all the same, of sums of pixels, and answers in seconds what the
+    full image answers in minutes.
+    """
+    import mitsuba as mi
+
+    params = mi.traverse(sensor)
+    keys = ("film.size", "film.crop_size", "film.crop_offset")
+    start = {key: [int(v) for v in np.asarray(params[key]).ravel()] for key in keys}
+    longer = max(start["film.crop_size"])
+    if longer <= most:
+        yield ""
+        return
+    size, crop, offset = (
+        [max(low, round(v * most / longer)) for v in start[k]] for k, low in zip(keys, (1, 1, 0), strict=True)
+    )
+    crop = [min(c, s - o) for c, s, o in zip(crop, size, offset, strict=True)]
+    types = {key: type(params[key]) for key in keys}
+
+    def write(values: Sequence[Sequence[int]]) -> None:
+        for key, value in zip(keys, values, strict=True):
+            params[key] = types[key](*value)
+        params.update()
+
+    write([size, crop, offset])
+    try:
+        width, height = start["film.crop_size"]
+        yield f"the image of {width} x {height} pixels was checked at {crop[0]} x {crop[1]}"
+    finally:
+        write(list(start.values()))
 
 
 def load_estimator(subject: Subject, spec: Any, **properties: Any) -> tuple[str, Any]:
@@ -141,7 +181,7 @@ def _parse_properties(text: str, name: str) -> dict[str, Any]:
 
 
 def choose_estimators(names: Any) -> list[Any]:
-    """The estimators to check: "all" for the table without the reference, None for the one that handles most."""
+    """The estimators to check: "all" for those of the table that can be, None for the one that handles most."""
     if names is None:
         candidates = [row for row in ESTIMATORS.values() if row.unbiased]
         return [max(candidates, key=lambda row: len(row.handles)).name]
@@ -151,8 +191,13 @@ def choose_estimators(names: Any) -> list[Any]:
         names = [names]
     chosen: list[Any] = []
     for name in names:
-        chosen += [n for n in ESTIMATORS if n != REFERENCE] if isinstance(name, str) and name == "all" else [name]
+        chosen += checkable() if isinstance(name, str) and name == "all" else [name]
     return chosen
+
+
+def checkable() -> list[str]:
+    """Names of the table but for the reference, and for baselines, which draw another image."""
+    return [n for n, row in ESTIMATORS.items() if n != REFERENCE and not row.baseline]
 
 
 def choose_motions(subject: Subject, motions: Any) -> list[Motion]:

@@ -20,6 +20,17 @@ def write_ply(name: str, vertices: np.ndarray, faces: Sequence[Sequence[int]] | 
     (FOLDER / name).write_text("\n".join(lines) + "\n", encoding="ascii")
 
 
+def write_binary_ply(name: str, vertices: np.ndarray, faces: np.ndarray) -> None:
+    """The same as a binary file, for large meshes."""
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
+    header += [f"property float {axis}" for axis in "xyz"]
+    header += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header", ""]
+    records = np.empty(len(faces), dtype=[("count", "u1"), ("corners", "<i4", 3)])
+    records["count"], records["corners"] = 3, faces
+    data = "\n".join(header).encode("ascii") + vertices.astype("<f4").tobytes() + records.tobytes()
+    (FOLDER / name).write_bytes(data)
+
+
 def box(low: Sequence[float], high: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """Eight corners, twelve triangles that face outwards."""
     corners = np.array([[(low, high)[(i >> a) & 1][a] for a in range(3)] for i in range(8)], dtype=float)
@@ -73,6 +84,8 @@ def main() -> None:
     write_ply("cube.ply", turn(v, 25, 35, 10), f)
     v, f = icosphere(2)
     write_ply("sphere.ply", 0.6 * turn(v, 7, 11, 13), f)
+    fine, triangles = icosphere(4)
+    write_binary_ply("sphere-fine.ply", 0.6 * turn(fine, 7, 11, 13), triangles)
     # An open bowl: the lower part of the sphere, turned so that the camera sees into it
     centre = v[f].mean(1)
     keep = f[centre[:, 1] < 0.2]

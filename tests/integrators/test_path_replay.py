@@ -167,7 +167,7 @@ LOBES = {
         {"type": "plastic", "diffuse_reflectance": rgb(0.3, 0.2, 0.1), "specular_reflectance": rgb(0.7, 0.7, 0.7)},
         "specular_reflectance.value"),
     "mask opacity": (
-        {"type": "mask", "opacity": 0.5, "nested": {"type": "diffuse", "reflectance": rgb(0.5, 0.2, 0.1)}},
+        {"type": "mask", "opacity": 0.4, "nested": {"type": "diffuse", "reflectance": rgb(0.5, 0.2, 0.1)}},
         "opacity.value"),
 }  # fmt: skip
 

@@ -146,6 +146,39 @@ def test_wrong_names_are_usage_errors_with_the_nearest(plane, motion, estimator,
         check_gradients(plane, motion, estimator, cache=False)
 
 
+def test_large_image_is_checked_at_a_smaller_size_and_left_as_it_was():
+    scene = catalogue_scene("mesh", size=200, crop_width=200, crop_height=200)
+    report = check_gradients(
+        scene, "object.bsdf.brdf_0.reflectance.value", "path_replay", cache=False, resolution=24, backward=False
+    )
+    (row,) = report.comparisons
+    assert row.verdict is Verdict.PASS, row.reason
+    assert row.gradient.shape == (24, 24, 3)
+    assert row.notes == ["the image of 200 x 200 pixels was checked at 24 x 24"]
+    assert list(scene.sensor(0).film().size()) == [200, 200]
+
+
+@pytest.mark.parametrize("opacity", [0.4, 1.0])
+def test_reference_shows_a_mask_with_its_opacity_once(opacity):
+    """A white card lit by a lamp shows its opacity: Mitsuba's `path` would show the square of it."""
+    import mitsuba as mi
+
+    from pathtracer.scenes import Scene
+    from pathtracer.verify.subject import subject_of
+
+    look = mi.ScalarTransform4f().look_at([0, 0, 4], [0, 0, 0], [0, 1, 0])
+    film = {"type": "hdrfilm", "width": 4, "height": 4, "rfilter": {"type": "box"}}
+    card = {"type": "mask", "opacity": opacity, "nested": {"type": "diffuse", "reflectance": 1.0}}
+    scene = Scene.from_dict({
+        "type": "scene",
+        "sensor": {"type": "perspective", "fov": 5, "to_world": look, "film": film},
+        "card": {"type": "rectangle", "bsdf": card},
+        "lamp": {"type": "point", "position": [0, 0, 2], "intensity": 4 * np.pi},
+    })  # fmt: skip
+    image = np.array(subject_of(scene).base().render(scene.mi, scene.sensor(0), seed=1, spp=512))
+    assert np.mean(image[..., :3]) == pytest.approx(opacity, rel=0.05)
+
+
 # ------------------------------------------------------------------ the command
 
 
@@ -181,7 +214,44 @@ def test_command_prints_a_table_and_the_remedy(capfd):
     assert "biased_scale" in out and "fail" in out and "suspicious term: interior" in out
 
 
-def test_command_names_a_wrong_key_and_exits_2(capfd):
-    code, _, err = _run(capfd, catalogue_folder() / "plane.xml", "--wrt", "lamp.intensity.valu")
-    assert code == 2
-    assert "lamp.intensity.value" in err
+def test_command_runs_cases_of_the_catalogue_and_says_whether_they_are_as_expected(capfd, tmp_path):
+    arguments = ["catalogue/mesh-closed-moves", "--estimator", "path_replay", "--estimator", "prb", "-o", tmp_path]
+    code, out, err = _run(capfd, *arguments, "--json", "--forward-only")
+    ours, theirs = json.loads(out)["comparisons"]
+    assert ours["verdict"] == theirs["verdict"] == "fail"
+    assert (ours["as_expected"], theirs["as_expected"]) == (True, None)
+    assert ours["expected"].startswith("fail/unsupported, slope 0.00 (leaves out primary)")
+    assert code == 1  # of Mitsuba's integrator nothing is expected, so its failure counts
+    assert "mesh-closed-moves path_replay: fail" in err
+    assert (tmp_path / "mesh-closed-moves-prb.png").is_file()
+    assert "mesh-closed-moves" in (tmp_path / "check.html").read_text(encoding="utf-8")
+
+
+def test_command_lists_the_catalogue(capfd):
+    code, out, _ = _run(capfd, "catalogue/shadow-point-*", "--list")
+    assert code == 0
+    assert "shadow-point-light" in out and "lamp.position translate:x" in out and "caught" in out
+    assert "soft_rasterizer" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["plane.xml", "--wrt", "lamp.intensity.valu"], "lamp.intensity.value"),
+        (["plane.xml", "--wrt", "lamp.position", "--motion", "translat:x"], "did you mean 'translate'"),
+        (["plane.xml", "--wrt", "lamp.position", "--motion", "translate:w"], "neither an axis nor numbers"),
+        (["plane.xml", "--wrt", "lamp.intensity.value", "--motion", "rotate:y"], "value or random"),
+        (["plane.xml", "--wrt", "lamp.position", "--estimator", "path_repla"], "did you mean 'path_replay'"),
+        (["plane.xml"], "--wrt KEY"),
+        (["plane.xml", "--wrt", "lamp.position", "--list"], "only the catalogue has cases"),
+        (["catalogue/shadow-pint-light"], "did you mean 'shadow-point-light'"),
+        (["catalogue", "--wrt", "lamp.position"], "say themselves what moves"),
+        (["plane.xml", "--wrt", "lamp.position", "-o", "out.png"], "name a folder"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence_and_exit_2(capfd, arguments, says):
+    first = arguments[0] if arguments[0].startswith("catalogue") else catalogue_folder() / arguments[0]
+    code, out, err = _run(capfd, first, *arguments[1:])
+    assert code == 2 and not out
+    assert says in err
+    assert err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in err
