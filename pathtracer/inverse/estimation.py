@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import Diverged, PathtracerError
+from ..errors import Diverged, PathtracerError, UsageError
 from .objective import Objective, derive_seed
 from .parameters import to_device
 from .problem import Problem
@@ -77,6 +77,10 @@ class Estimation:
         else:
             self.choice = f"{solver.name}, as given"
             self.solver = solver
+        if self.solver.name in ("least-squares", "linear-lighting") and problem.first_order:
+            raise UsageError(
+                f"{self.solver.name} does not know {problem.first_order}", where="solver", remedy='use "adam" or "auto"'
+            )
         self.history: list[Step] = []
         self.warnings: list[str] = list(problem.scene.warnings)
         self.stopped = ""
@@ -148,6 +152,7 @@ class Estimation:
             left_out=e.left_out,
             skipped=list(e.faults),
             values=self._few(move.latent),
+            prior=e.prior,
             gradients=self._few_latent(e.gradient),
             estimate=self._few(move.estimate),
             per_view=dict(e.per_view),

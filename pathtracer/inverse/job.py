@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ..errors import InputError, UsageError
 from .losses import LOSSES
+from .priors import KINDS as PRIORS
 from .solvers import SOLVERS
 from .spaces import SPACE_NAMES
 
@@ -109,6 +110,21 @@ class ViewsTable(_Table):
         return self
 
 
+class PriorTable(_Table):
+    """`prior` of a parameter: what is known of it besides the images."""
+
+    kind: str
+    weight: float = Field(gt=0)
+    edge: float | None = Field(default=None, gt=0)
+    mean: float | None = None
+    sigma: float | None = Field(default=None, gt=0)
+
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, value: str) -> str:
+        return str(_one_of(value, PRIORS))
+
+
 class ParameterTable(_Table):
     """`[[parameter]]`: what is unknown."""
 
@@ -119,6 +135,10 @@ class ParameterTable(_Table):
     lr: float | None = Field(default=None, gt=0)
     group: str | None = None
     truth: Numbers | Literal["scene"] | None = None
+    factor: float | None = None
+    prior: PriorTable | list[PriorTable] | None = None
+    smooth: float | None = Field(default=None, ge=0)
+    freeze_until: int | None = Field(default=None, ge=0)
 
     @field_validator("space")
     @classmethod
@@ -166,6 +186,7 @@ class SolverTable(_Table):
     stop: Literal["auto", "never"] | None = None
     precision: float | None = Field(default=None, gt=0)
     coarse: Literal["auto", "never", "always"] | None = None
+    smoothness: float | None = Field(default=None, ge=0)
 
     @field_validator("name")
     @classmethod
@@ -297,7 +318,7 @@ def _is_key(part: str) -> bool:
     return (
         part not in ("str", "int", "float", "bool")
         and not part.startswith(("list[", "literal[", "dict["))
-        and (part != "ViewTable")
+        and part not in ("ViewTable", "PriorTable")
     )
 
 
@@ -323,6 +344,8 @@ def _keys_at(location: list[Any]) -> list[str]:
     model: type[BaseModel] = tables[names[0]] if names else Job
     if names[1:] == ["images"]:
         model = ViewTable
+    elif names[1:] == ["prior"]:
+        model = PriorTable
     return list(model.model_fields)
 
 

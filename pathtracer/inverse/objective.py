@@ -40,6 +40,7 @@ class Evaluation:
         loss: weighted mean over the views of this step.
         loss_error: its Monte Carlo standard error.
         gradient: by the latent numbers (n,).
+        prior: part of the loss that the priors add.
         per_view: loss of each view, by name.
         samples: camera paths spent.
         left_out: non-finite pixels and samples that were left out.
@@ -55,6 +56,7 @@ class Evaluation:
     left_out: int = 0
     faults: list[tuple[str, int]] = field(default_factory=list)
     seconds: float = 0.0
+    prior: float = 0.0
 
     @property
     def finite(self) -> bool:
@@ -73,6 +75,7 @@ class Objective:
     Attributes:
         start, lower, upper, rates: latent start, bounds and step sizes (n,).
         images: the latest primal picture of each view (Dr.Jit tensors), for previews.
+        waits: the step from which on every unknown moves.
     """
 
     def __init__(self, problem: Problem, seed: int = 0, batch: int = 0, freeze: bool = True) -> None:
@@ -84,6 +87,11 @@ class Objective:
         self.lower, self.upper = problem.bounds
         self.start = np.clip(self.start, self.lower, self.upper)
         self.rates = problem.rates
+        ends = np.cumsum([u.start.size for u in problem.unknowns])
+        pieces = [slice(int(b) - u.start.size, int(b)) for b, u in zip(ends, problem.unknowns, strict=True)]
+        self._waiting = [(u.freeze_until, p) for u, p in zip(problem.unknowns, pieces, strict=True) if u.freeze_until]
+        self._shared = [p for u, p in zip(problem.unknowns, pieces, strict=True) if u.shared]
+        self.waits = max((waits for waits, _ in self._waiting), default=0)
         self.images: dict[str, Any] = {}
         self.noise: dict[str, NoiseMap] = {v.view.name: NoiseMap() for v in problem.fitted}
         self.weights = {v.view.name: v.target.weight for v in problem.fitted}
@@ -105,6 +113,15 @@ class Objective:
         """How often step programs were recorded so far."""
         own = sum(p.recordings for p in self._programs.values())
         return own + (self._linearizer.recordings if self._linearizer is not None else 0)
+
+    def level(self, scale: np.ndarray) -> np.ndarray:
+        """Second moments of a first-order solver, one for all numbers of an unknown with smoothed gradients.
+
+        A scale of its own for every number would undo the smoothing (Nicolet et al. 2021, section 4).
+        """
+        for piece in self._shared:
+            scale[piece] = scale[piece].max(initial=0.0)
+        return scale
 
     def views_of(self, step: int) -> list[int]:
         """Indices of the views that a step renders."""
@@ -154,6 +171,12 @@ class Objective:
             total.loss += weight * loss
             total.gradient += weight * gradient
             variance += weight**2 * spread
+        total.prior, slope = self.problem.penalty(latent)
+        total.loss += total.prior
+        total.gradient += slope
+        for waits, piece in self._waiting:
+            if step < waits:
+                total.gradient[piece] = 0.0
         total.loss_error = float(np.sqrt(variance))
         total.seconds = time.perf_counter() - began
         return total
@@ -195,7 +218,8 @@ class Objective:
         )
         if dr.grad_enabled(gain):
             dr.backward(dr.sum(gain * by_gain, axis=None))
-        return loss, spread, bad, np.concatenate([_gradient(leaf) for leaf in leaves]), image, noise
+        gradient = np.concatenate([u.pull(_gradient(x)) for u, x in zip(problem.unknowns, leaves, strict=True)])
+        return loss, spread, bad, gradient, image, noise
 
     def _save_memory(self, error: BaseException) -> None:
         """After running out of memory: smaller passes, once.

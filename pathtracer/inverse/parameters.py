@@ -15,10 +15,13 @@ import numpy as np
 
 from ..errors import UsageError, nearest_names
 from . import rigid
+from .priors import make_priors
 from .spaces import ELEMENTWISE, SPACE_NAMES, Space, make_space
 
 if TYPE_CHECKING:
     from ..scenes import ParameterInfo, Scene
+    from .filters import Filter
+    from .priors import Prior
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,11 @@ class Parameter:
             pose: 6 numbers, by which the object is turned and moved from where the scene has it: a rotation vector in
             degrees and a translation in scene units; or the 4x4 matrix itself); None starts at the scene's own value.
         lr: latent step size of first-order solvers; None takes the space's own.
-        group: parameters of one group share one value.
+        group: parameters of one group share one value; poses of one group are one rigid motion of all their objects.
+        factor: times the group's value is this parameter's, so that one may be tied to another in proportion.
+        prior: what is known besides the images: a `Prior`, a table such as {"kind": "tv", "weight": 1e-3}, or several.
+        smooth: λ of the smoothing of gradients (see `filters`), for textures, environment maps and vertices; 0 is off.
+        freeze_until: the step before which it stays at its start.
         truth: the known answer, for tables and tests only: an array, or "scene" for the value in the scene file.
     """
 
@@ -44,8 +51,19 @@ class Parameter:
     lr: float | None = None
     group: str | None = None
     truth: Any = None
+    factor: float = 1.0
+    prior: Any = None
+    smooth: float = 0.0
+    freeze_until: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "prior", make_priors(self.prior, self.key))
+        if not (np.isfinite(self.factor) and self.factor != 0):
+            raise UsageError(f"factor is {self.factor}, a number other than 0 was expected", where=self.key)
+        if not (np.isfinite(self.smooth) and self.smooth >= 0):
+            raise UsageError(f"smooth is {self.smooth}, a number >= 0 was expected", where=self.key)
+        if self.factor != 1 and self.group is None:
+            raise UsageError("a factor is for members of a group", where=self.key, remedy="give it a group")
         if self.space is not None and self.space not in SPACE_NAMES:
             raise UsageError(
                 f"unknown space {self.space!r}, one of {', '.join(SPACE_NAMES)}",
@@ -64,7 +82,11 @@ class Unknown(ABC):
         keys: the scene parameters that it writes.
         space: name of its space.
         measure: how far it is from the truth: "" relative to each number, "position" a distance, "direction" an angle,
-            "pose" an angle and a distance.
+            "pose" an angle and a distance, "points" the largest distance.
+        filter: smooths gradients, None for no smoothing.
+        priors: penalties.
+        shared: whether first-order solvers scale all its numbers alike, so that smooth gradients make smooth steps.
+        freeze_until: the step before which it stays at its start.
         start: latent start (n,), float64.
         lower, upper: latent bounds (n,).
         rate: latent step size of first-order solvers.
@@ -80,10 +102,26 @@ class Unknown(ABC):
     upper: np.ndarray
     rate: float
     truth: np.ndarray | None
+    filter: Filter | None = None
+    priors: tuple[Prior, ...] = ()
+    shared: bool = False
+    freeze_until: int = 0
+
+    def prepare(self, latent: np.ndarray) -> np.ndarray:
+        """What `attach` takes: the latent numbers, after the filter if there is one."""
+        return latent if self.filter is None else self.filter.apply(latent)
+
+    def pull(self, gradient: np.ndarray) -> np.ndarray:
+        """The gradient by the latent numbers, from the one by what `prepare` returned."""
+        return gradient if self.filter is None else self.filter.apply(gradient)
+
+    def penalty(self, latent: np.ndarray) -> tuple[float, np.ndarray]:
+        """What the priors add to the loss, and its gradient by the latent numbers."""
+        return 0.0, np.zeros_like(latent)
 
     @abstractmethod
     def attach(self, leaf: Any) -> dict[str, Any]:
-        """Scene values, differentiable in the Dr.Jit array `leaf` (n latent numbers, `mi.Float`)."""
+        """Scene values, differentiable in the Dr.Jit array `leaf` (n prepared numbers, `mi.Float`)."""
 
     @abstractmethod
     def values(self, latent: np.ndarray) -> dict[str, np.ndarray]:
@@ -97,8 +135,11 @@ class Unknown(ABC):
 class ArrayUnknown(Unknown):
     """Numbers of any shape through an elementwise space; environment maps without their two pad columns."""
 
-    def __init__(self, keys: Sequence[str], like: Any, info: ParameterInfo, request: Parameter) -> None:
+    def __init__(
+        self, keys: Sequence[str], like: Any, info: ParameterInfo, request: Parameter, factors: Sequence[float] = ()
+    ) -> None:
         self.keys, self.name = tuple(keys), _name(keys, request)
+        self._factors = tuple(factors) or (1.0,) * len(self.keys)
         current = as_numpy(like)
         self._kind = type(like)
         self._shape = current.shape
@@ -122,7 +163,11 @@ class ArrayUnknown(Unknown):
             raise UsageError(error.message, where=keys[0], remedy=error.remedy) from error
         self.space = self._space.name
         low, high = self._space.latent_bounds()
+        self._smooth(request, keys[0])
+        if self.filter is not None:
+            low, high = -np.inf, np.inf  # of the smoothed variables; what they stand for is clipped
         self.lower, self.upper = np.full(self.start.size, low), np.full(self.start.size, high)
+        self.freeze_until = request.freeze_until
         self.rate = request.lr or self._space.rate
         known = current if isinstance(request.truth, str) else request.truth
         self.truth = None if known is None else self._strip(_broadcast(known, current, keys[0], "truth"))
@@ -134,18 +179,47 @@ class ArrayUnknown(Unknown):
         flat = self._space.forward_jit(leaf)
         if self._padded:
             flat = dr.gather(mi.Float, flat, mi.UInt32(self._pad_index()))
-        value = from_flat(flat, self._kind, self._shape)
-        return {key: value for key in self.keys}
+        return {
+            key: from_flat(flat if factor == 1 else factor * flat, self._kind, self._shape)
+            for key, factor in zip(self.keys, self._factors, strict=True)
+        }
 
     def values(self, latent: np.ndarray) -> dict[str, np.ndarray]:
-        flat = self._space.forward(latent)
+        flat = self._space.forward(self.prepare(latent))
         if self._padded:
             flat = flat[self._pad_index()]
         return {key: flat.reshape(self._shape).astype(np.float32) for key in self.keys}
 
     def display(self, latent: np.ndarray) -> np.ndarray:
-        shape = self._strip(np.empty(self._shape)).shape
-        return self._space.forward(latent).reshape(shape)
+        return self._space.forward(self.prepare(latent)).reshape(self._stripped)
+
+    def prepare(self, latent: np.ndarray) -> np.ndarray:
+        return latent if self.filter is None else np.clip(self.filter.apply(latent), *self._space.latent_bounds())
+
+    def penalty(self, latent: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = 0.0, np.zeros_like(latent)
+        if self.priors:
+            inner = self.prepare(latent)
+            x = self._space.forward(inner).reshape(self._stripped)
+            for prior in self.priors:
+                part, slope = prior(x, self._padded)
+                value += part
+                gradient = gradient + slope.ravel()
+            gradient = self.pull(gradient * self._space.slope(inner))
+        return value, gradient
+
+    def _smooth(self, request: Parameter, key: str) -> None:
+        """Set up the filter and the priors."""
+        self._stripped = self._strip(np.empty(self._shape)).shape
+        self.priors = request.prior
+        image = len(self._stripped) == 3
+        if not image and (request.smooth or any(p.of_images for p in self.priors)):
+            raise UsageError("smoothing is for textures, environment maps and vertices", where=key)
+        if request.smooth:
+            from .filters import GridFilter
+
+            self.filter, self.shared = GridFilter(self._stripped, request.smooth, self._padded), True  # type: ignore[arg-type]
+            self.start = self.filter.inverse(self.start)
 
     def _strip(self, array: np.ndarray) -> np.ndarray:
         return array[:, 1:-1] if self._padded else array
@@ -158,26 +232,68 @@ class ArrayUnknown(Unknown):
 
 
 class RigidUnknown(Unknown):
-    """A rigid motion of a `to_world` matrix or of vertex positions; a direction turns without moving."""
+    """A rigid motion of `to_world` matrices and vertex positions; a direction turns without moving.
+
+    Objects of one group are moved as one body, about the middle of all of them.
+
+    Args:
+        keys: parameters of the group; `init` and `truth` as matrices are those of the first.
+        like: value of the first.
+        companions: values of the others.
+    """
 
     def __init__(
-        self, keys: Sequence[str], like: Any, info: ParameterInfo, request: Parameter, space: str, size: float
+        self,
+        keys: Sequence[str],
+        like: Any,
+        info: ParameterInfo,
+        request: Parameter,
+        space: str,
+        size: float,
+        companions: Sequence[Any] = (),
     ) -> None:
         self.keys, self.name, self.space, self.measure = tuple(keys), _name(keys, request), space, space
-        self._kind, current = type(like), as_numpy(like)
-        self._vertices = None if current.shape == (4, 4) else current.reshape(-1, 3)
-        self._shape = current.shape
-        if self._vertices is not None and space == "direction":
+class _Body:
+    """What a rigid motion carries along: a `to_world` matrix, or vertex positions."""
+
+    def __init__(self, key: str, like: Any) -> None:
+        self.kind, current = type(like), as_numpy(like)
+        self.shape = current.shape
+        self.vertices = None if current.shape == (4, 4) else current.reshape(-1, 3)
+        if self.vertices is None and not np.allclose(current[3], (0, 0, 0, 1)):
+            raise UsageError("a projective matrix is no pose", where=key)
+        self.matrix = np.eye(4) if self.vertices is not None else current.astype(np.float64)
+
+    @property
+    def corners(self) -> np.ndarray:
+        """Points whose bounding box is about the object (a matrix tells only its origin)."""
+        return self.matrix[None, :3, 3] if self.vertices is None else self.vertices.astype(np.float64)
+
+    def attach(self, rotation: Any, translation: Any) -> Any:
+        """The scene value, moved."""
+        import drjit as dr
+        import mitsuba as mi
+
+        if self.vertices is None:
+            return self.kind(rigid.matrix4_jit(rotation, translation) @ mi.Matrix4f(self.matrix))
+        points = mi.Point3f(self.vertices.T.astype(np.float32))
+        moved = rotation @ mi.Vector3f(points) + translation
+        return from_flat(dr.ravel(mi.Point3f(moved)), self.kind, self.shape)
+
+    def value(self, motion: np.ndarray) -> np.ndarray:
+        """The same as an array."""
+        if self.vertices is None:
+            return (motion @ self.matrix).astype(np.float32)
+        return (self.vertices @ motion[:3, :3].T + motion[:3, 3]).reshape(self.shape).astype(np.float32)
+
+
+        self._bodies = [_Body(k, v) for k, v in zip(keys, [like, *companions], strict=True)]
+        first = self._bodies[0]
+        if first.vertices is not None and space == "direction":
             raise UsageError("vertex positions have no direction", where=keys[0], remedy='use space = "pose"')
-        if self._vertices is None and not np.allclose(current[3], (0, 0, 0, 1)):
-            raise UsageError("a projective matrix is no pose", where=keys[0])
-        self._matrix = np.eye(4) if self._vertices is not None else current.astype(np.float64)
-        self._scale = size
-        self._centre = (
-            self._matrix[:3, 3]
-            if self._vertices is None
-            else 0.5 * (self._vertices.min(axis=0) + self._vertices.max(axis=0)).astype(np.float64)
-        )
+        self._matrix, self._scale = first.matrix, size
+        points = np.concatenate([body.corners for body in self._bodies])
+        self._centre = 0.5 * (points.min(axis=0) + points.max(axis=0))
         self._direction = self._matrix[:3, 2] / np.linalg.norm(self._matrix[:3, 2])
         # columns: latent numbers; rows: rotation vector and translation
         self._basis = np.eye(6)
@@ -186,7 +302,7 @@ class RigidUnknown(Unknown):
             self._basis[:3] = rigid.tangents(self._direction).T
         n = self._basis.shape[1]
         self.lower, self.upper = np.full(n, -np.inf), np.full(n, np.inf)
-        self.rate = request.lr or rigid.RATE
+        self.rate, self.freeze_until = request.lr or rigid.RATE, request.freeze_until
         self.start = np.zeros(n) if request.init is None else self._latent(request.init, keys[0], "init")
         truth = request.truth
         if truth is not None:
@@ -224,24 +340,14 @@ class RigidUnknown(Unknown):
             for row in self._basis
         ]
         rotation, translation = rigid.motion_jit(six, self._centre, self._scale)
-        if self._vertices is None:
-            value = self._kind(rigid.matrix4_jit(rotation, translation) @ mi.Matrix4f(self._matrix))
-        else:
-            points = mi.Point3f(self._vertices.T.astype(np.float32))
-            moved = rotation @ mi.Vector3f(points) + translation
-            value = from_flat(dr.ravel(mi.Point3f(moved)), self._kind, self._shape)
-        return {key: value for key in self.keys}
+        return {k: body.attach(rotation, translation) for k, body in zip(self.keys, self._bodies, strict=True)}
 
     def _motion(self, latent: np.ndarray) -> np.ndarray:
         return rigid.motion_matrix(self._basis @ np.asarray(latent, np.float64), self._centre, self._scale)
 
     def values(self, latent: np.ndarray) -> dict[str, np.ndarray]:
         motion = self._motion(latent)
-        if self._vertices is None:
-            value = motion @ self._matrix
-        else:
-            value = (self._vertices @ motion[:3, :3].T + motion[:3, 3]).reshape(self._shape)
-        return {key: value.astype(np.float32) for key in self.keys}
+        return {key: body.value(motion) for key, body in zip(self.keys, self._bodies, strict=True)}
 
     def display(self, latent: np.ndarray) -> np.ndarray:
         if self.space == "direction":
@@ -284,28 +390,45 @@ def resolve(scene: Scene, requests: Sequence[Parameter]) -> list[Unknown]:
     groups: dict[str, list[str]] = {}
     for key, request in chosen.items():
         groups.setdefault(f"group {request.group}" if request.group else f"key {key}", []).append(key)
-    return [_unknown(scene, keys, infos[keys[0]], chosen[keys[0]]) for keys in groups.values()]
+    return [_unknown(scene, keys, infos, chosen[keys[0]], [chosen[k].factor for k in keys]) for keys in groups.values()]
 
 
-def _unknown(scene: Scene, keys: list[str], info: ParameterInfo, request: Parameter) -> Unknown:
+def _unknown(
+    scene: Scene, keys: list[str], infos: dict[str, ParameterInfo], request: Parameter, factors: list[float]
+) -> Unknown:
+    info = infos[keys[0]]
     like = scene.params[keys[0]]
-    for key in keys[1:]:
+    space = request.space or info.space
+    for key in keys[1:] if space != "pose" else ():
         other = scene.params[key]
         if type(other) is not type(like) or as_numpy(other).shape != as_numpy(like).shape:
             raise UsageError(
                 f"{key} has another shape than {keys[0]}: they cannot share a value", where=f"group {request.group}"
             )
-    space = request.space or info.space
     matrix = as_numpy(like).shape == (4, 4)
     if space in ("direction", "pose"):
-        if not matrix and info.kind != "positions":
-            raise UsageError(f"the space {space!r} is for `to_world` and vertex positions", where=keys[0])
-        if len(keys) > 1:
-            raise UsageError("rigid motions cannot share a value", where=f"group {request.group}")
-        return RigidUnknown(keys, like, info, request, space, scene_size(scene))
+        for key in keys:
+            if infos[key].kind not in ("transform", "positions"):
+                raise UsageError(f"the space {space!r} is for `to_world` and vertex positions", where=key)
+        if request.prior or request.smooth:
+            raise UsageError("rigid motions take no prior and no smoothing", where=keys[0])
+        if len(keys) > 1 and (space == "direction" or any(f != 1 for f in factors)):
+            raise UsageError(
+                "directions cannot share a value, and a common motion takes no factor", where=f"group {request.group}"
+            )
+        companions = [scene.params[key] for key in keys[1:]]
+        return RigidUnknown(keys, like, info, request, space, scene_size(scene), companions)
     if matrix:
+    if space == "large-steps":
+        if info.kind != "positions":
+            raise UsageError("the space 'large-steps' is for vertex positions", where=keys[0])
+        if request.prior:
+            raise UsageError("vertices take no prior; their gradients are smoothed", where=keys[0])
+        from .vertices import VerticesUnknown
+
+        return VerticesUnknown(scene, keys, like, request)
         raise UsageError(f"a `to_world` takes the space 'pose' or 'direction', not {space!r}", where=keys[0])
-    return ArrayUnknown(keys, like, info, request)
+    return ArrayUnknown(keys, like, info, request, factors)
 
 
 def scene_size(scene: Scene) -> float:

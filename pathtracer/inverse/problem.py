@@ -141,6 +141,21 @@ class Problem:
         """Latent step sizes (n,) for first-order solvers."""
         return np.concatenate([np.full(u.start.size, u.rate) for u in self.unknowns])
 
+    @property
+    def first_order(self) -> str:
+        """What only first-order solvers know how to handle, "" when there is nothing of it."""
+        found = [
+            ("smoothed gradients", any(u.filter is not None for u in self.unknowns)),
+            ("priors", any(u.priors for u in self.unknowns)),
+            ("parameters that wait", any(u.freeze_until for u in self.unknowns)),
+        ]
+        return ", ".join(what for what, there in found if there)
+
+    def penalty(self, latent: np.ndarray) -> tuple[float, np.ndarray]:
+        """What the priors add to the loss, and its gradient (n,)."""
+        parts = [u.penalty(x) for u, x in zip(self.unknowns, self.split(latent), strict=True)]
+        return sum(value for value, _ in parts), np.concatenate([gradient for _, gradient in parts])
+
     def split(self, latent: np.ndarray) -> list[np.ndarray]:
         """The piece of each unknown."""
         return np.split(latent, np.cumsum([u.start.size for u in self.unknowns])[:-1])
@@ -184,7 +199,7 @@ class Problem:
         leaves = []
         attached: dict[str, Any] = {}
         for number, (unknown, piece) in enumerate(zip(self.unknowns, self.split(latent), strict=True)):
-            leaf = to_device(np.clip(piece, unknown.lower, unknown.upper), mi.Float)
+            leaf = to_device(unknown.prepare(np.clip(piece, unknown.lower, unknown.upper)), mi.Float)
             if active is None or number in active:
                 dr.enable_grad(leaf)
             leaves.append(leaf)

@@ -29,6 +29,7 @@ class Step:
         estimate: name -> the solver's answer so far (an average of iterates), likewise.
         per_view: loss of each view.
         done: why the solver stops after this step.
+        prior: part of the loss that priors add.
     """
 
     index: int
@@ -45,6 +46,7 @@ class Step:
     estimate: dict[str, list[float]] = field(default_factory=dict)
     per_view: dict[str, float] = field(default_factory=dict)
     done: str = ""
+    prior: float = 0.0
 
     def record(self) -> dict[str, Any]:
         """A dictionary for JSON; numbers that are not finite become None."""
@@ -90,7 +92,8 @@ class Recovered:
     def errors(self, value: np.ndarray | None = None) -> dict[str, float]:
         """How far the result (or another `value`) is from the truth, by unit; empty when the truth is not known.
 
-        Of a direction, `degrees`. Of a position, `distance` in scene units. Of a pose both: the angle of the rotation
+        Of a direction, `degrees`. Of a position, `distance` in scene units (of many, the
+        largest). Of a pose both: the angle of the rotation
         that is left, and how far the object's centre is off. Of other numbers, `relative`: the largest difference
         over the true value (over 1 where that is zero).
         """
@@ -100,8 +103,8 @@ class Recovered:
         if self.measure == "direction":
             a, b = value / np.linalg.norm(value), self.truth / np.linalg.norm(self.truth)
             return {"degrees": float(np.degrees(np.arctan2(np.linalg.norm(np.cross(a, b)), a @ b)))}
-        if self.measure == "position":
-            return {"distance": float(np.linalg.norm(value - self.truth))}
+        if self.measure in ("position", "points"):
+            return {"distance": float(np.linalg.norm(value - self.truth, axis=-1).max())}
         if self.measure == "pose":
             from scipy.spatial.transform import Rotation
 

@@ -45,6 +45,10 @@ class Space(ABC):
     def _inverse(self, x: np.ndarray) -> np.ndarray: ...
 
     @abstractmethod
+    def slope(self, u: np.ndarray) -> np.ndarray:
+        """The derivative of `forward` within the bounds (same shape)."""
+
+    @abstractmethod
     def latent_bounds(self) -> tuple[float, float]:
         """The box that a solver keeps the latent numbers in."""
 
@@ -92,6 +96,9 @@ class Log(Space):
             )
         return np.log(np.where(x > 0, x, _INSIDE * largest))
 
+    def slope(self, u: np.ndarray) -> np.ndarray:
+        return np.exp(u)
+
     def latent_bounds(self) -> tuple[float, float]:
         low = math.log(self.lower) if self.lower > 0 else -_LOG_LIMIT
         high = math.log(self.upper) if math.isfinite(self.upper) else _LOG_LIMIT
@@ -117,6 +124,10 @@ class Logit(Space):
         fraction = np.clip((x - self.lower) / (self.upper - self.lower), _INSIDE, 1 - _INSIDE)
         return np.log(fraction / (1 - fraction))
 
+    def slope(self, u: np.ndarray) -> np.ndarray:
+        y = 1 / (1 + np.exp(-u))
+        return (self.upper - self.lower) * y * (1 - y)
+
     def latent_bounds(self) -> tuple[float, float]:
         return -_LOGIT_LIMIT, _LOGIT_LIMIT
 
@@ -139,6 +150,9 @@ class Box(Space):
     def _inverse(self, x: np.ndarray) -> np.ndarray:
         return (x - self.lower) / (self.upper - self.lower)
 
+    def slope(self, u: np.ndarray) -> np.ndarray:
+        return np.full(np.shape(u), self.upper - self.lower)
+
     def latent_bounds(self) -> tuple[float, float]:
         return 0.0, 1.0
 
@@ -159,6 +173,9 @@ class Identity(Space):
     def _inverse(self, x: np.ndarray) -> np.ndarray:
         return x / self.scale
 
+    def slope(self, u: np.ndarray) -> np.ndarray:
+        return np.full(np.shape(u), self.scale)
+
     def latent_bounds(self) -> tuple[float, float]:
         return self.lower / self.scale, self.upper / self.scale
 
@@ -170,9 +187,10 @@ def _require_finite(space: Logit | Box) -> None:
         )
 
 
-#: Spaces of numbers by name. `direction` and `pose` move objects rigidly: see `rigid.py`.
+#: Spaces of numbers by name. `direction` and `pose` move objects rigidly (`rigid.py`), `large-steps` moves vertices
+#: (`vertices.py`).
 ELEMENTWISE: dict[str, type[Space]] = {"log": Log, "logit": Logit, "box": Box, "identity": Identity}
-SPACE_NAMES: tuple[str, ...] = (*ELEMENTWISE, "direction", "pose")
+SPACE_NAMES: tuple[str, ...] = (*ELEMENTWISE, "direction", "pose", "large-steps")
 
 
 def make_space(name: str, bounds: tuple[float, float] | None, start: np.ndarray) -> Space:

@@ -118,7 +118,7 @@ class Adam:
         self._mean += (1 - self.beta1) * (g - self._mean)
         self._square += (1 - self.beta2) * (g * g - self._square)
         mean = self._mean / (1 - self.beta1**self._updates)
-        scale = np.sqrt(self._square / (1 - self.beta2**self._updates))
+        scale = objective.level(np.sqrt(self._square / (1 - self.beta2**self._updates)))
         # a number without gradient (an unlit light, an unseen texel) stays where it is
         direction = np.divide(mean, scale, out=np.zeros_like(mean), where=scale > 0)
         self._u = np.clip(self._u - rate * objective.rates * direction, objective.lower, objective.upper)
@@ -138,7 +138,7 @@ class Adam:
         if spent >= 1:
             return "budget"
         over = spent >= _SHARES[self._stage]
-        settled = self.stop == "auto" and self._settled()
+        settled = self.stop == "auto" and self._step >= objective.waits and self._settled()
         if not (over or settled):
             return ""
         if self._stage == len(_SHARES) - 1:
