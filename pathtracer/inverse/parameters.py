@@ -231,28 +231,6 @@ class ArrayUnknown(Unknown):
         return np.concatenate([index[:, -1:], index, index[:, :1]], axis=1).ravel()
 
 
-class RigidUnknown(Unknown):
-    """A rigid motion of `to_world` matrices and vertex positions; a direction turns without moving.
-
-    Objects of one group are moved as one body, about the middle of all of them.
-
-    Args:
-        keys: parameters of the group; `init` and `truth` as matrices are those of the first.
-        like: value of the first.
-        companions: values of the others.
-    """
-
-    def __init__(
-        self,
-        keys: Sequence[str],
-        like: Any,
-        info: ParameterInfo,
-        request: Parameter,
-        space: str,
-        size: float,
-        companions: Sequence[Any] = (),
-    ) -> None:
-        self.keys, self.name, self.space, self.measure = tuple(keys), _name(keys, request), space, space
 class _Body:
     """What a rigid motion carries along: a `to_world` matrix, or vertex positions."""
 
@@ -287,6 +265,28 @@ class _Body:
         return (self.vertices @ motion[:3, :3].T + motion[:3, 3]).reshape(self.shape).astype(np.float32)
 
 
+class RigidUnknown(Unknown):
+    """A rigid motion of `to_world` matrices and vertex positions; a direction turns without moving.
+
+    Objects of one group are moved as one body, about the middle of all of them.
+
+    Args:
+        keys: parameters of the group; `init` and `truth` as matrices are those of the first.
+        like: value of the first.
+        companions: values of the others.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[str],
+        like: Any,
+        info: ParameterInfo,
+        request: Parameter,
+        space: str,
+        size: float,
+        companions: Sequence[Any] = (),
+    ) -> None:
+        self.keys, self.name, self.space, self.measure = tuple(keys), _name(keys, request), space, space
         self._bodies = [_Body(k, v) for k, v in zip(keys, [like, *companions], strict=True)]
         first = self._bodies[0]
         if first.vertices is not None and space == "direction":
@@ -406,6 +406,14 @@ def _unknown(
                 f"{key} has another shape than {keys[0]}: they cannot share a value", where=f"group {request.group}"
             )
     matrix = as_numpy(like).shape == (4, 4)
+    if space == "large-steps":
+        if info.kind != "positions":
+            raise UsageError("the space 'large-steps' is for vertex positions", where=keys[0])
+        if request.prior:
+            raise UsageError("vertices take no prior; their gradients are smoothed", where=keys[0])
+        from .vertices import VerticesUnknown
+
+        return VerticesUnknown(scene, keys, like, request)
     if space in ("direction", "pose"):
         for key in keys:
             if infos[key].kind not in ("transform", "positions"):
@@ -419,14 +427,6 @@ def _unknown(
         companions = [scene.params[key] for key in keys[1:]]
         return RigidUnknown(keys, like, info, request, space, scene_size(scene), companions)
     if matrix:
-    if space == "large-steps":
-        if info.kind != "positions":
-            raise UsageError("the space 'large-steps' is for vertex positions", where=keys[0])
-        if request.prior:
-            raise UsageError("vertices take no prior; their gradients are smoothed", where=keys[0])
-        from .vertices import VerticesUnknown
-
-        return VerticesUnknown(scene, keys, like, request)
         raise UsageError(f"a `to_world` takes the space 'pose' or 'direction', not {space!r}", where=keys[0])
     return ArrayUnknown(keys, like, info, request, factors)
 

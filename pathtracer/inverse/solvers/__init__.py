@@ -83,6 +83,8 @@ def choose(objective: Objective, options: Collection[str] = ()) -> tuple[str, st
     """
     from .least_squares import MOST
 
+    if objective.problem.first_order:
+        return "adam", f"adam: {objective.problem.first_order} are for first-order solvers"
     n = objective.start.size
     numbers = f"{n} unknown number{'s' if n != 1 else ''}"
     loss = objective.problem.loss.name
@@ -94,8 +96,6 @@ def choose(objective: Objective, options: Collection[str] = ()) -> tuple[str, st
         return "adam", f"adam: {numbers}, but only some of the views in a step"
     if objective.problem.gains_unknown:
         return "adam", "adam: exposures or white balances are unknown"
-    if objective.problem.first_order:
-        return "adam", f"adam: {objective.problem.first_order} are for first-order solvers"
     foreign = sorted(set(options) - _options("least-squares"))
     if foreign:
         return "adam", f"adam: the option{'s' if len(foreign) > 1 else ''} {', '.join(foreign)} is one of its own"
