@@ -188,7 +188,14 @@ class ArrayUnknown(Unknown):
         flat = self._space.forward(self.prepare(latent))
         if self._padded:
             flat = flat[self._pad_index()]
-        return {key: flat.reshape(self._shape).astype(np.float32) for key in self.keys}
+        return {
+            key: (factor * flat).reshape(self._shape).astype(np.float32)
+            for key, factor in zip(self.keys, self._factors, strict=True)
+        }
+
+    def to_latent(self, values: np.ndarray) -> np.ndarray:
+        """Latent numbers (n,) of values in the order of `display`."""
+        return self._space.inverse(np.asarray(values, np.float64)).ravel()
 
     def display(self, latent: np.ndarray) -> np.ndarray:
         return self._space.forward(self.prepare(latent)).reshape(self._stripped)
