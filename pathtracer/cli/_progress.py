@@ -18,6 +18,7 @@ from pathtracer.inverse.result import Step, show
 
 if TYPE_CHECKING:
     from pathtracer.inverse import Estimation
+    from pathtracer.inverse.result import Recovered
     from pathtracer.runs.execute import Observer, Outcome
 
 #: Seconds between two lines when nobody watches a bar.
@@ -147,6 +148,12 @@ def make_progress(session: common.Session) -> Iterator[Observer]:
         yield LineProgress(session)
 
 
+def _off(row: Recovered) -> str:
+    """The error; of poses and positions, whose numbers do not say it, the error at the start too."""
+    text = row.error_text()
+    return f"{text} (from {row.error_text(row.start)})" if text and row.measure in ("pose", "position") else text
+
+
 def result_table(outcome: Outcome) -> str:
     """Parameter, start, recovered and, where known, truth and error; below, where things are.
 
@@ -168,13 +175,14 @@ def result_table(outcome: Outcome) -> str:
         if uncertain:
             cells.append("" if r.standard_error is None else show(r.standard_error))
         if known:
-            cells += ["" if r.truth is None else show(r.truth), r.error_text()]
+            cells += ["" if r.truth is None else show(r.truth), _off(r)]
         table.add_row(*(Text(c) for c in cells))
     info = outcome.result.info
     steps = len(outcome.result.history)
     last = f"{info['stopped']} after {steps} steps, {info['seconds']:.1f} s"
     if info.get("first_gradient") is not None:
-        last += f" (first gradient after {info['first_gradient']:.1f} s)"
+        processor = f"{info['processor_seconds']:.0f} s of processor time"
+        last += f" (first gradient after {info['first_gradient']:.1f} s; {processor})"
     lines = [last]
     for what, path in (("report", outcome.report), ("export", outcome.export)):
         if path is not None:

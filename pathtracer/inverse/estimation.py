@@ -90,6 +90,7 @@ class Estimation:
         self._skipped = self._skipped_in_row = self._exploded = self._samples = 0
         self._first_gradient: float | None = None
         self._began: float | None = None
+        self._cpu = 0.0
         self._before = 0.0
         self._first_loss = np.nan
         self._moves: Iterator[Move] | None = None
@@ -114,7 +115,7 @@ class Estimation:
                 the best state.
         """
         if self._began is None:
-            self._began = time.perf_counter()
+            self._began, self._cpu = time.perf_counter(), time.process_time()
         if self._moves is None:
             self._moves = self.solver.steps(self.objective)
         if self.stopped:
@@ -274,6 +275,7 @@ class Estimation:
                 "loss_kind": problem.loss.name,
                 "stopped": self.stopped or "not finished",
                 "seconds": self.seconds,
+                "processor_seconds": 0.0 if self._began is None else time.process_time() - self._cpu,
                 "first_gradient": self._first_gradient,
                 "recordings": self.objective.recordings,
                 "samples": self._samples,

@@ -119,14 +119,14 @@ class Recovered:
         """The error as one number: the first of `errors`."""
         return next(iter(self.errors().values()), None)
 
-    def error_text(self) -> str:
-        """The error with its unit, "" when the truth is not known."""
+    def error_text(self, value: np.ndarray | None = None) -> str:
+        """The error of the result (or of another `value`) with its unit, "" when the truth is not known."""
         forms = {
             "degrees": lambda e: f"{e:.2g} deg",
             "distance": lambda e: f"{e:.2g} units",
             "relative": lambda e: f"{100 * e:.2f} %",
         }
-        return ", ".join(forms[unit](e) for unit, e in self.errors().items())
+        return ", ".join(forms[unit](e) for unit, e in self.errors(value).items())
 
 
 @dataclass

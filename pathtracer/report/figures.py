@@ -124,7 +124,7 @@ def component_names(parameter: ParameterReport) -> list[str]:
         vector = parameter.kind in ("vector", "direction", "positions", "point") or parameter.space == "direction"
         return ["x", "y", "z"] if vector else ["R", "G", "B"]
     if parameter.space == "pose" and size == 6:
-        return ["rotation x", "rotation y", "rotation z", "shift x", "shift y", "shift z"]
+        return ["rotation x [°]", "rotation y [°]", "rotation z [°]", "translation x", "translation y", "translation z"]
     return [str(i) for i in range(size)]
 
 

@@ -154,7 +154,19 @@ def _rows(parameter: ParameterReport) -> dict[str, Any]:
                 "pull": f"{off / error:+.1f}" if math.isfinite(off) and error > 0 else "–",
             }
         )
+    if parameter.space == "pose" and parameter.truth is not None and value.size == 6:
+        rows.append(_pose_row(parameter))
     return group | {"rows": rows, "more": max(0, value.size - MAX_ROWS)}
+
+
+def _pose_row(parameter: ParameterReport) -> dict[str, str]:
+    """How far a pose is from the truth, at the start and in the end: the angle that is left, and a distance."""
+    from ..inverse.result import Recovered
+
+    start = parameter.value if parameter.start is None else parameter.start
+    pose = Recovered("", (), "pose", start, parameter.value, parameter.truth, measure="pose")
+    row = dict.fromkeys(("error", "truth", "off", "pull"), "–")
+    return row | {"name": "distance", "start": pose.error_text(pose.start), "value": pose.error_text()}
 
 
 def _percent(fraction: float) -> str:
