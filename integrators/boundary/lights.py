@@ -164,6 +164,7 @@ class Lights:
                 ds, _ = emitter.sample_direction(dr.zeros(mi.SurfaceInteraction3f), sample, sky)
             p = mi.Point3f(dr.select(sky, mi.Point3f(dr.detach(ds.d)), p))
             density = dr.select(sky, ds.pdf, density)
+            record.uv = dr.select(sky, ds.uv, record.uv)  # where `eval_direction` of an environment map looks
         return LightVertex(p, far, emitter, record, density, kind == DELTA)
 
     def _on_shape(self, number: mi.UInt32, sample: mi.Point2f, active: mi.Bool) -> mi.PositionSample3f:
