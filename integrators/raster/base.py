@@ -13,7 +13,7 @@ from ..attached import scene_bsdfs
 from ..errors import GradientWarning, UnsupportedGradient
 from ..support import attached_keys, require_supported, type_name
 from .shading import Shading
-from .triangles import Triangles
+from .triangles import Triangles, require_drawable
 
 #: Parameters that a rasteriser's image depends on: class of the owner -> leaf names.
 _KNOWN: dict[str, frozenset[str]] = {
@@ -56,6 +56,7 @@ class Rasterizer(ADIntegrator):
     def require(self, scene: mi.Scene, params: Any = None) -> None:
         """Raise for what cannot be drawn or differentiated; say once what is drawn as something else."""
         for shape in scene.shapes():
+            require_drawable(shape, self.name)
             bsdf = shape.bsdf()
             if bsdf is not None and mi.has_flag(bsdf.flags(), mi.BSDFFlags.Null):
                 raise UnsupportedGradient(

@@ -167,15 +167,26 @@ def cross(a: mi.Vector2f, b: mi.Vector2f) -> mi.Float:
     return a.x * b.y - a.y * b.x
 
 
+def require_drawable(shape: mi.Shape, name: str) -> None:
+    """Raise for a shape that has no triangles here."""
+    if not (isinstance(shape, mi.Mesh) or type_name(shape) == "Rectangle"):
+        raise UnsupportedGradient(
+            f"{name} draws triangles and rectangles, not a {type_name(shape)}",
+            key=shape.id(),
+            remedy="replace it by a mesh, or use edge_sampling",
+        )
+
+
 def shape_triangles(shape: mi.Shape, name: str) -> list[Corner]:
     """The three corners of every triangle of a mesh or rectangle, attached; normals are the shading normals.
 
     Raises:
         UnsupportedGradient: another shape.
     """
+    require_drawable(shape, name)
     values = mi.traverse(shape)
     rectangle = type_name(shape) == "Rectangle"
-    if shape.is_mesh() and not rectangle:
+    if not rectangle:
         faces = dr.unravel(mi.Vector3u, mi.UInt32(values["faces"]))
         index = [faces.x, faces.y, faces.z]
         count = shape.vertex_count()
@@ -186,7 +197,7 @@ def shape_triangles(shape: mi.Shape, name: str) -> list[Corner]:
         smooth = smooth and dr.width(values["vertex_normals"]) == 3 * count
         if smooth:
             normals = [_gather(mi.Normal3f, values["vertex_normals"], i) for i in index]
-    elif rectangle:
+    else:
         to_world = values["to_world"]
         square = [(-1, -1), (1, -1), (1, 1), (-1, 1)]
         order = [[0, 0], [1, 2], [2, 3]]
@@ -196,12 +207,6 @@ def shape_triangles(shape: mi.Shape, name: str) -> list[Corner]:
             points.append(mi.Point3f(to_world @ mi.Point3f(x, y, 0)))
             uvs.append(mi.Point2f(0.5 * x + 0.5, 0.5 * y + 0.5))
         smooth = False
-    else:
-        raise UnsupportedGradient(
-            f"{name} draws triangles and rectangles, not a {type_name(shape)}",
-            key=shape.id(),
-            remedy="replace it by a mesh, or use edge_sampling",
-        )
     if not smooth:
         normal = dr.cross(points[1] - points[0], points[2] - points[0])
         normal *= dr.rcp(dr.maximum(dr.norm(normal), 1e-20))

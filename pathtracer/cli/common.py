@@ -299,6 +299,11 @@ def json_option(function: F) -> F:
     return _JSON(function)
 
 
+def seed_option(function: F) -> F:
+    """--seed alone, for commands that choose their samples themselves."""
+    return _SEED(function)
+
+
 def runtime_options(function: F) -> F:
     """-m/--variant, -t/--threads, for commands that take no scene."""
     return _all(_VARIANT, _THREADS)(function)
