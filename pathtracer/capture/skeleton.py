@@ -132,12 +132,15 @@ def _scene(capture: Capture, where: Layout, mesh: str | None) -> str:
         <boolean name="hide_emitters" value="true"/>
     </integrator>
 
+    <bsdf type="principled" id="paint">
+        <rgb name="base_color" value="0.5, 0.5, 0.5"/>
+        <float name="roughness" value="0.5"/>
+        <float name="specular" value="0.5"/>
+    </bsdf>
+
+    <!-- Both sides of every face: meshes come with normals of either direction. -->
     <bsdf type="twosided" id="material">
-        <bsdf type="principled" id="paint">
-            <rgb name="base_color" value="0.5, 0.5, 0.5"/>
-            <float name="roughness" value="0.5"/>
-            <float name="specular" value="0.5"/>
-        </bsdf>
+        <ref id="paint"/>
     </bsdf>
 {shape}
 

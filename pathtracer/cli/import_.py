@@ -130,6 +130,8 @@ def _require_output(session: common.Session) -> None:
 def _write(
     session: common.Session, capture: Capture, options: dict[str, Any], convention: str | None, matrices: str
 ) -> None:
+    import numpy as np
+
     from pathtracer.capture.layout import doubts
     from pathtracer.capture.skeleton import write_project
 
@@ -154,7 +156,7 @@ def _write(
     where = project.where
     sizes = sorted({(c.width, c.height) for c in capture.cameras})
     first = f"{sizes[0][0]} x {sizes[0][1]}" + (f" to {sizes[-1][0]} x {sizes[-1][1]}" if len(sizes) > 1 else "")
-    place = ", ".join(f"{v:.3g}" for v in where.focus)
+    place = ", ".join(f"{v:.3g}" for v in np.round(where.focus / where.distance, 6) * where.distance + 0.0)
     lines = [
         *capture.notes,
         f"{len(capture.shots)} pictures of {first} pixels, {round(where.looking * len(capture.shots))} of their "
