@@ -57,11 +57,12 @@ def _svg(figure: Any) -> str:
     return text.replace(_INK, "currentColor")
 
 
-def _figure(height: float = 2.5) -> tuple[Any, Any]:
+def _figure(height: float = 2.5, rows: int = 1) -> tuple[Any, Any]:
+    """A figure and its diagrams, one below the other."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.4, height), layout="constrained")
-    return figure, figure.subplots()
+    return figure, figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
 
 
 def wants_log(values: Array) -> bool:
@@ -73,7 +74,7 @@ def wants_log(values: Array) -> bool:
 def loss_figure(data: ReportData) -> str:
     """Loss over the steps with a band of one standard error; logarithmic where it spans more than a factor of ten."""
     with _style("loss"):
-        figure, axes = _figure()
+        figure, (axes,) = _figure()
         axes.plot(data.steps, data.loss, lw=1.6, marker="o" if len(data.steps) < 25 else None, ms=3.5)
         log = wants_log(data.loss)
         if log:
@@ -84,10 +85,26 @@ def loss_figure(data: ReportData) -> str:
             if log:  # a band that reaches zero would run off a logarithmic axis
                 low = np.maximum(low, np.nanmin(data.loss) * 0.3)
             axes.fill_between(data.steps, low, high, alpha=0.25, lw=0)
+        text = "loss (logarithmic)" if log else "loss"
+        floor = _noise_floor(data)
+        if not log and floor:
+            # an unbiased loss scatters about zero in the end: logarithmic above its noise, linear within
+            axes.set_yscale("symlog", linthresh=floor, linscale=0.5)
+            _plain_numbers(axes)
+            text = "loss (symmetric log)"
         _whole_steps(axes)
         axes.set_xlabel("step")
-        axes.set_ylabel("loss" + (" (logarithmic)" if log else ""))
+        axes.set_ylabel(text)
         return _svg(figure)
+
+
+def _noise_floor(data: ReportData) -> float:
+    """Twice the median standard error of a loss that began far above it, to one digit; else 0."""
+    loss, error = data.loss[np.isfinite(data.loss)], data.loss_error[np.isfinite(data.loss_error)]
+    if not loss.size or not error.size:
+        return 0.0
+    floor = 2 * float(np.median(error))
+    return float(f"{floor:.0e}") if 0 < 10 * floor < float(loss.max()) else 0.0
 
 
 def parameter_figure(parameter: ParameterReport) -> str | None:
@@ -97,21 +114,28 @@ def parameter_figure(parameter: ParameterReport) -> str | None:
     course = np.asarray(parameter.course, np.float64).reshape(len(parameter.steps), -1)
     count = min(course.shape[1], _MAX_LINES)
     names = component_names(parameter)
+    pose = parameter.space == "pose" and count == 6
+    # degrees and lengths have nothing to do in one diagram
+    parts = [("rotation [°]", range(3)), ("translation", range(3, 6))] if pose else [("", range(count))]
     with _style(parameter.key):
-        figure, axes = _figure(2.2)
+        figure, panels = _figure(3.4 if pose else 2.2, len(parts))
         colors = _RGB if names == ["R", "G", "B"] else _COLORS
-        for i in range(count):
-            color = colors[i % len(colors)]
-            dash = _DASHES[i % len(_DASHES)] if count > 1 else "-"
-            axes.plot(parameter.steps, course[:, i], lw=1.6, color=color, ls=dash, label=names[i] or None)
-            if parameter.truth is not None:
-                axes.axhline(float(parameter.truth.ravel()[i]), color=color, lw=0.9, ls=(0, (1, 2)))
+        for axes, (title, numbers) in zip(panels, parts, strict=True):
+            for k, i in enumerate(numbers):
+                color = colors[k % len(colors)]
+                dash = _DASHES[k % len(_DASHES)] if count > 1 else "-"
+                label = "xyz"[k] if pose else names[i] or None
+                axes.plot(parameter.steps, course[:, i], lw=1.6, color=color, ls=dash, label=label)
+                if parameter.truth is not None:
+                    axes.axhline(float(parameter.truth.ravel()[i]), color=color, lw=0.9, ls=(0, (1, 2)))
+            axes.set_ylabel(title)
+            _whole_steps(axes)
         if wants_log(course) and course.max() > 100 * course.min():
-            _log_axis(axes)
+            _log_axis(panels[0])
         if count > 1:
-            axes.legend(ncols=min(count, 6), loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=9)
-        _whole_steps(axes)
-        axes.set_xlabel("step")
+            columns = 3 if pose else min(count, 6)
+            panels[0].legend(ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=9)
+        panels[-1].set_xlabel("step")
         return _svg(figure)
 
 
@@ -130,9 +154,13 @@ def component_names(parameter: ParameterReport) -> list[str]:
 
 def _log_axis(axes: Any) -> None:
     """A logarithmic axis with plain numbers: Matplotlib's own labels need its mathematics parser, which is off."""
+    axes.set_yscale("log")
+    _plain_numbers(axes)
+
+
+def _plain_numbers(axes: Any) -> None:
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
 

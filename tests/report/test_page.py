@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import escape as html_escape
 
 import numpy as np
@@ -140,6 +141,20 @@ def test_loss_is_logarithmic_only_when_it_spans_decades():
 
 def test_a_parameter_without_a_course_has_no_curve():
     assert parameter_figure(ParameterReport("k", np.array([0.5]))) is None
+
+
+def test_a_pose_is_drawn_as_degrees_and_as_lengths():
+    course = np.array([[0, 0, 0, 0, 0, 0], [-7.2, 6, -7.4, 0.08, -0.07, -0.06]])
+    pose = ParameterReport("box.vertex_positions", course[-1], space="pose", steps=np.arange(2), course=course)
+    svg = parameter_figure(pose)  # warnings are errors: nothing is squeezed to nothing
+    assert svg is not None and "rotation [°]" in svg and "translation" in svg
+    assert svg.count('id="axes_') == 2
+
+
+def test_a_loss_that_ends_in_noise_about_zero_shows_its_fall():
+    loss = np.array([1e-2, 1e-3, 1e-5, -2e-5, 1e-5])
+    svg = loss_figure(replace(example(), steps=np.arange(5), loss=loss, loss_error=np.full(5, 2e-5)))
+    assert "symmetric log" in svg and ">0.001<" in svg
 
 
 def test_numbers_have_the_digits_that_their_error_leaves():
