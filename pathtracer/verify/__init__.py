@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .check import Comparison, Settings
 from .checker import CheckReport, check_gradients
+from .comparison import Comparison, Settings
 from .motion import BoundMotion, Motion
 from .statistics import Equivalence, Verdict, equivalence, judge
 from .survey import check_catalogue

@@ -13,7 +13,8 @@ from integrators import ESTIMATORS, PHENOMENA
 from integrators.errors import GradientWarning
 from pathtracer.errors import UsageError
 
-from .check import Comparison, Settings, compare
+from .check import compare
+from .comparison import Comparison, Settings
 from .reference import Reference, reference_folder
 from .statistics import Verdict
 from .subject import REFERENCE, Subject, choose_estimators, choose_motions, load_estimator, resized, subject_of

@@ -15,7 +15,7 @@ import numpy as np
 from pathtracer.capture.images import to_8bit
 from pathtracer.report.pictures import Pixels, display_scale, diverging_pixels, signed_scale
 
-from .check import Comparison
+from .comparison import Comparison
 from .statistics import Verdict
 
 _OUTLINE = {Verdict.FAIL: (220, 0, 200), Verdict.INCONCLUSIVE: (230, 160, 0)}

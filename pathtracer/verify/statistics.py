@@ -103,101 +103,130 @@ def equivalence(
         systematic: bound of the reference's bias; it narrows the margin for "equal" and widens it for "different".
         alpha: level of the confidence interval.
     """
-    x = np.asarray(estimate, dtype=np.float64).ravel()
-    y = np.asarray(reference, dtype=np.float64).ravel()
-    location_x, location_y = float(trimmed_mean(x)), float(trimmed_mean(y))
-    if not (np.all(np.isfinite(x)) and np.all(np.isfinite(y))):
-        return Equivalence(name, location_x, location_y, float("nan"), -np.inf, np.inf, 1.0, 1.0, False)
-    sign = -1.0 if location_y < 0 else 1.0
-    x, y = sign * x, sign * y
+    x = np.asarray(estimate, dtype=np.float64).reshape(-1, 1)
+    y = np.asarray(reference, dtype=np.float64).reshape(-1, 1)
+    return equivalences(x, y, [name], relative, absolute, np.asarray([systematic]), alpha)[0]
+
+
+def equivalences(
+    estimates: np.ndarray,
+    references: np.ndarray,
+    names: Sequence[str],
+    relative: float = 0.0,
+    absolute: float | np.ndarray = 0.0,
+    systematic: np.ndarray | None = None,
+    alpha: float = 0.05,
+) -> list[Equivalence]:
+    """`equivalence` of many quantities at once.
+
+    Args:
+        estimates: (n, K) replicates of K quantities.
+        references: (m, K).
+        names: K names.
+        absolute: one number, or (K,).
+        systematic: (K,), None for zero.
+    """
+    x, y = np.asarray(estimates, dtype=np.float64), np.asarray(references, dtype=np.float64)
+    systematic = np.zeros(x.shape[1]) if systematic is None else np.asarray(systematic, dtype=np.float64)
+    location_x, location_y = trimmed_mean(x), trimmed_mean(y)
+    finite = np.isfinite(x).all(0) & np.isfinite(y).all(0)
+    sign = np.where(location_y < 0, -1.0, 1.0)
+    x, y = np.where(finite, sign * x, 0.0), np.where(finite, sign * y, 0.0)
     floor, ceiling = (1 - relative) * y - absolute, (1 + relative) * y + absolute
-    above_floor = _p_greater(x, floor + systematic)
-    below_ceiling = _p_greater(-x, systematic - ceiling)
-    if systematic == 0:
-        outside = min(1 - above_floor, 1 - below_ceiling)
-    else:
-        outside = min(_p_greater(-x, systematic - floor), _p_greater(x, ceiling + systematic))
-    p_equal, p_different = max(above_floor, below_ceiling), min(1.0, 2 * outside)
-    margin = relative * abs(location_y) + absolute
-    low, high = _interval(x, y, alpha)
-    low, high = (low - systematic, high + systematic) if sign > 0 else (-high - systematic, -low + systematic)
-    plain = abs(float(np.mean(x) - np.mean(y)))
-    return Equivalence(
-        name,
-        location_x,
-        location_y,
-        margin,
-        low,
-        high,
-        p_equal,
-        p_different,
-        plain <= relative * abs(float(np.mean(y))) + absolute,
-        systematic,
-    )
+    p_equal = np.maximum(_p_greater(x, floor + systematic), _p_greater(-x, systematic - ceiling))
+    below_floor, above_ceiling = _p_greater(-x, systematic - floor), _p_greater(x, ceiling + systematic)
+    p_different = np.minimum(1.0, 2 * np.minimum(below_floor, above_ceiling))
+    margin = relative * np.abs(location_y) + absolute
+    low, high = _intervals(x, y, alpha)
+    low, high = low - systematic, high + systematic
+    low, high = np.where(sign > 0, low, -high), np.where(sign > 0, high, -low)
+    plain = np.abs(x.mean(0) - y.mean(0))
+    inside = plain <= relative * np.abs(y.mean(0)) + absolute
+    return [
+        Equivalence(
+            name,
+            float(location_x[k]),
+            float(location_y[k]),
+            float(np.broadcast_to(margin, sign.shape)[k]),
+            float(low[k]),
+            float(high[k]),
+            float(p_equal[k]),
+            float(p_different[k]),
+            bool(inside[k]),
+            float(systematic[k]),
+        )
+        if finite[k]
+        else Equivalence(
+            name, float(location_x[k]), float(location_y[k]), float("nan"), -np.inf, np.inf, 1.0, 1.0, False
+        )
+        for k, name in enumerate(names)
+    ]
 
 
-def _spread(samples: np.ndarray) -> float:
-    """Range of what trimming leaves."""
-    count = int(TRIM * samples.size) if samples.size >= 8 else 0
-    ordered = np.sort(samples)
-    return float(ordered[-count - 1] - ordered[count])
+def _without_spread(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(K,) whether nothing is random, in what trimming leaves."""
+    scale = np.maximum(np.maximum(np.abs(x).max(0), np.abs(y).max(0)), 1e-300)
+    return np.asarray(np.maximum(_spread(x), _spread(y)) <= 1e-12 * scale)
+
+
+def _spread(samples: np.ndarray) -> np.ndarray:
+    """(K,) range of what trimming leaves."""
+    count = int(TRIM * len(samples)) if len(samples) >= 8 else 0
+    ordered = np.sort(samples, axis=0)
+    return np.asarray(ordered[-count - 1] - ordered[count])
 
 
 def _welch(x: np.ndarray, y: np.ndarray, alternative: Alternative = "two-sided") -> Any:
     with warnings.catch_warnings():
         # one side without any spread (a block that nothing reaches): its variance is then rightly zero
         warnings.filterwarnings("ignore", message="Precision loss", category=RuntimeWarning)
-        return stats.ttest_ind(x, y, equal_var=False, trim=_trim_for(x, y), alternative=alternative)
+        return stats.ttest_ind(x, y, axis=0, equal_var=False, trim=_trim_for(x, y), alternative=alternative)
 
 
-def _p_greater(x: np.ndarray, y: np.ndarray) -> float:
-    """p-value of Welch's (Yuen's) test that E x > E y."""
-    scale = max(float(np.max(np.abs(x))), float(np.max(np.abs(y))), 1e-300)
-    if max(_spread(x), _spread(y)) <= 1e-12 * scale:  # nothing random: compare
-        return 0.0 if float(trimmed_mean(x)) > float(trimmed_mean(y)) else 1.0
-    if y.size == 1:
-        return float(stats.ttest_1samp(_trimmed(x), float(y[0]), alternative="greater").pvalue)
-    return float(_welch(x, y, "greater").pvalue)
+def _p_greater(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(K,) p-values of Welch's (Yuen's) test that E x > E y; where nothing is random, the comparison itself."""
+    result = np.where(trimmed_mean(x) > trimmed_mean(y), 0.0, 1.0)
+    random = ~_without_spread(x, y)
+    if np.any(random):
+        x, y = x[:, random], y[:, random]
+        found = (
+            stats.ttest_1samp(_trimmed(x) - y, 0.0, alternative="greater") if len(y) == 1 else _welch(x, y, "greater")
+        )
+        result[random] = found.pvalue
+    return result
 
 
 def _trim_for(x: np.ndarray, y: np.ndarray) -> float:
     """No trimming with fewer than eight replicates: too few would remain."""
-    return TRIM if min(x.size, y.size) >= 8 else 0.0
+    return TRIM if min(len(x), len(y)) >= 8 else 0.0
 
 
 def _trimmed(x: np.ndarray) -> np.ndarray:
     """One-sample counterpart of Yuen's test: pseudo-values with the trimmed mean and its winsorised variance."""
-    count = int(TRIM * x.size) if x.size >= 8 else 0
+    count = int(TRIM * len(x)) if len(x) >= 8 else 0
     if count == 0:
         return x
-    ordered = np.sort(x)
+    ordered = np.sort(x, axis=0)
     winsorised = np.clip(x, ordered[count], ordered[-count - 1])
-    kept = x.size - 2 * count
+    kept = len(x) - 2 * count
     # variance of the trimmed mean = (n - 1) s_w² / (h (h - 1)); rescaled so that a plain t-test on n values sees it
-    factor = np.sqrt((x.size - 1) * x.size / (kept * (kept - 1)))
-    return float(trimmed_mean(x)) + factor * (winsorised - winsorised.mean())
+    factor = np.sqrt((len(x) - 1) * len(x) / (kept * (kept - 1)))
+    return np.asarray(trimmed_mean(x) + factor * (winsorised - winsorised.mean(0)))
 
 
-def _interval(x: np.ndarray, y: np.ndarray, alpha: float) -> tuple[float, float]:
-    """Interval of E x - E y that belongs to TOST at level α: confidence 1 - 2α."""
-    difference = float(trimmed_mean(x) - trimmed_mean(y))
-    if not np.isfinite(difference):
-        return -np.inf, np.inf
-    scale = max(float(np.max(np.abs(x))), float(np.max(np.abs(y))), 1e-300)
-    if max(_spread(x), _spread(y)) <= 1e-12 * scale:
-        return difference, difference
-    if y.size == 1:
-        interval = stats.ttest_1samp(_trimmed(x), float(y[0])).confidence_interval(1 - 2 * alpha)
-        return float(interval.low) - float(y[0]), float(interval.high) - float(y[0])
-    result = _welch(x, y)
-    # scipy gives the statistic, difference / standard error; the interval needs the standard error
-    numerator = difference if _trim_for(x, y) else float(np.mean(x) - np.mean(y))
-    if result.statistic == 0 or not np.isfinite(result.statistic):
-        spread = float(np.hypot(np.std(x) / np.sqrt(x.size), np.std(y) / np.sqrt(y.size)))
-    else:
-        spread = abs(numerator / float(result.statistic))
-    half = spread * float(stats.t.ppf(1 - alpha, result.df))
-    return difference - half, difference + half
+def _intervals(x: np.ndarray, y: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """(K,) ends of the intervals of E x - E y that belong to TOST at level α: confidence 1 - 2α."""
+    low = np.asarray(trimmed_mean(x) - trimmed_mean(y), dtype=np.float64)
+    high = low.copy()
+    random = ~_without_spread(x, y)
+    if np.any(random):
+        x, y = x[:, random], y[:, random]
+        if len(y) == 1:
+            interval = stats.ttest_1samp(_trimmed(x) - y, 0.0).confidence_interval(1 - 2 * alpha)
+        else:
+            interval = _welch(x, y).confidence_interval(1 - 2 * alpha)
+        low[random], high[random] = interval.low, interval.high
+    return low, high
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

@@ -12,8 +12,8 @@ from integrators import ESTIMATORS
 from pathtracer.errors import UsageError, nearest_names
 
 from .catalogue import CASES, Case, catalogue_folder, expectation, settings_for
-from .check import Settings
 from .checker import CheckReport, Progress, check_gradients
+from .comparison import Settings
 from .subject import choose_estimators
 
 

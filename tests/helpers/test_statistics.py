@@ -7,34 +7,42 @@ import pytest
 from helpers.statistics import assert_different, assert_equivalent, verdict_rates
 from scipy import stats
 
-from pathtracer.verify.statistics import Verdict, decide, equivalence, holm, judge, trimmed_mean
+from pathtracer.verify.statistics import Verdict, decide, equivalence, equivalences, holm, judge, trimmed_mean
 
-TRIALS = 120
+TRIALS = 400
 TOLERANCE = 0.03
 ALPHA = 0.05
 
 
-def _normal(rng: np.random.Generator, mean: float, deviation: float, n: int = 8) -> np.ndarray:
+def _normal(rng: np.random.Generator, mean: float, deviation: float, n: int | tuple[int, ...] = 8) -> np.ndarray:
     return mean + deviation * rng.standard_normal(n)
 
 
-def _heavy(rng: np.random.Generator, mean: float, deviation: float, n: int = 8) -> np.ndarray:
+def _heavy(rng: np.random.Generator, mean: float, deviation: float, n: int | tuple[int, ...] = 8) -> np.ndarray:
     """Student's t with 2.5 degrees of freedom: finite variance, no third moment, like paths that graze a surface."""
     return mean + deviation * rng.standard_t(2.5, n)
 
 
-def _rates(bias: float, deviation: float, draw=_normal) -> dict[Verdict, float]:
-    def trial(i: int) -> Verdict:
-        rng = np.random.default_rng(1000 + i)
-        test = equivalence(draw(rng, 1 + bias, deviation), draw(rng, 1.0, deviation / 2), TOLERANCE)
-        return judge([test], ALPHA)[0]
+def _families(estimates: np.ndarray, references: np.ndarray, alpha: float = ALPHA) -> list[Verdict]:
+    """Verdicts of many families at once: (replicates, families, comparisons of a family) each."""
+    n, families, size = estimates.shape
+    tests = equivalences(
+        estimates.reshape(n, -1), references.reshape(len(references), -1), [""] * (families * size), TOLERANCE
+    )
+    return [judge(tests[k * size : (k + 1) * size], alpha)[0] for k in range(families)]
 
-    return verdict_rates(trial, TRIALS)
+
+def _rates(bias: float, deviation: float, draw=_normal, size: int = 1, trials: int = TRIALS) -> dict[Verdict, float]:
+    """Shares of the verdicts over families of `size` comparisons, each as biased as the next."""
+    rng = np.random.default_rng(1000)
+    shape = (8, trials, size)
+    verdicts = _families(draw(rng, 1 + bias, deviation, shape), draw(rng, 1.0, deviation / 2, shape))
+    return verdict_rates(lambda i: verdicts[i], trials)
 
 
-def _at_most(probability: float) -> float:
-    """A share that `TRIALS` trials of this probability exceed once in ten thousand times."""
-    return float(stats.binom.ppf(1 - 1e-4, TRIALS, probability)) / TRIALS
+def _at_most(probability: float, trials: int = TRIALS) -> float:
+    """A share that this many trials of this probability exceed once in ten thousand times."""
+    return float(stats.binom.ppf(1 - 1e-4, trials, probability)) / trials
 
 
 @pytest.mark.parametrize("draw", [_normal, _heavy])
@@ -61,19 +69,28 @@ def test_unbiased_estimator_fails_no_more_often_than_stated(deviation):
 
 
 def test_starved_comparison_is_inconclusive():
-    rates = _rates(0.0, 0.3)
-    assert rates[Verdict.INCONCLUSIVE] > 0.9
-    rates = _rates(0.05, 0.3)
-    assert rates[Verdict.PASS] < 0.05
+    assert _rates(0.0, 0.3)[Verdict.INCONCLUSIVE] > 0.9
+    assert _rates(0.05, 0.3)[Verdict.PASS] <= _at_most(ALPHA)
 
 
-def test_family_of_blocks_fails_falsely_no_more_often_than_stated():
-    def trial(i: int) -> Verdict:
-        rng = np.random.default_rng(50_000 + i)
-        tests = [equivalence(_normal(rng, 1.0, 0.2), _normal(rng, 1.0, 0.1), TOLERANCE) for _ in range(12)]
-        return judge(tests, ALPHA)[0]
+@pytest.mark.parametrize("draw", [_normal, _heavy])
+@pytest.mark.parametrize("deviation", [0.005, 0.2])
+def test_family_of_blocks_errs_no_more_often_than_stated(draw, deviation):
+    """48 blocks, every one of them biased by just the margin: the worst case for both errors."""
+    rates = _rates(TOLERANCE, deviation, draw, size=48, trials=100)
+    assert rates[Verdict.FAIL] <= _at_most(ALPHA, 100)
+    assert rates[Verdict.PASS] <= _at_most(ALPHA, 100)
 
-    assert verdict_rates(trial, 60)[Verdict.FAIL] <= float(stats.binom.ppf(1 - 1e-4, 200, ALPHA)) / 200
+
+def test_report_on_several_keys_errs_no_more_often_than_stated():
+    """Five keys of twelve blocks, biased by the margin; each is judged at a fifth of α, as `compare` does."""
+    rng = np.random.default_rng(77)
+    keys, trials = 5, 100
+    shape = (8, keys * trials, 12)
+    verdicts = _families(_normal(rng, 1 + TOLERANCE, 0.02, shape), _normal(rng, 1.0, 0.01, shape), ALPHA / keys)
+    reports = [verdicts[k * keys : (k + 1) * keys] for k in range(trials)]
+    for wrong in (Verdict.PASS, Verdict.FAIL):
+        assert sum(wrong in report for report in reports) / trials <= _at_most(ALPHA, trials)
 
 
 def test_one_wrong_block_among_many_is_found():
@@ -95,10 +112,10 @@ def test_doubling_reaches_a_verdict_and_keeps_the_error_rate():
 
         return decide(draw, TOLERANCE, alpha=ALPHA, looks=9)[0]
 
-    right = verdict_rates(lambda i: trial(i, 0.0), 60)
-    assert right[Verdict.FAIL] <= float(stats.binom.ppf(1 - 1e-4, 200, ALPHA)) / 200
+    right = verdict_rates(lambda i: trial(i, 0.0), 25)
+    assert right[Verdict.FAIL] <= _at_most(ALPHA, 25)
     assert right[Verdict.PASS] > 0.9
-    assert verdict_rates(lambda i: trial(i, 0.06), 60)[Verdict.FAIL] > 0.9
+    assert verdict_rates(lambda i: trial(i, 0.06), 25)[Verdict.FAIL] > 0.9
 
 
 def test_single_firefly_does_not_decide():
@@ -124,6 +141,18 @@ def test_negative_references_are_treated_as_positive_ones():
     up, down = equivalence(x, y, TOLERANCE), equivalence(-x, -y, TOLERANCE)
     assert up.p_equal == pytest.approx(down.p_equal)
     assert (up.low, up.high) == pytest.approx((-down.high, -down.low))
+
+
+def test_many_comparisons_at_once_are_the_single_ones():
+    rng = np.random.default_rng(6)
+    x, y = _normal(rng, 1.0, 0.3, (8, 5)), _normal(rng, -0.2, 0.3, (8, 5))
+    x[0, 3], y[:, 4], x[:, 4] = np.nan, 2.0, 2.0
+    bias = np.array([0, 0.1, 0, 0, 0])
+    together = equivalences(x, y, list("abcde"), 0.1, 0.2, bias)
+    for k, test in enumerate(together):
+        alone = equivalence(x[:, k], y[:, k], 0.1, 0.2, bias[k], name="abcde"[k])
+        for field in ("estimate", "margin", "low", "high", "p_equal", "p_different", "inside", "systematic"):
+            np.testing.assert_allclose(getattr(test, field), getattr(alone, field), rtol=1e-9, err_msg=field)
 
 
 def test_samples_without_spread_are_compared_exactly():
