@@ -122,8 +122,8 @@ def command(
     in backward mode, "block" the largest error of an image block in units of its margin. -o FOLDER takes pictures and
     a page.
 
-    SCENE may be 'catalogue', 'catalogue/CASE' or 'catalogue/GLOB': small scenes with one phenomenon each, where it is
-    known what each estimator must get right and where it must be caught; exit code 0 when everything is as expected.
+    SCENE may be 'catalogue', 'catalogue/CASE,CASE' or 'catalogue/GLOB': small scenes with one phenomenon each, where it
+    is known what each estimator must get right and where it must be caught; exit code 0 when everything is as expected.
     """
     if session.output is not None and (session.output.suffix or session.output.is_file()):
         raise UsageError("check writes several files", where=session.output, remedy="name a folder, as in -o check/")
@@ -140,7 +140,7 @@ def command(
     if isinstance(scene, str):
         if keys or motion or session.defines:
             raise UsageError("the cases of the catalogue say themselves what moves", remedy="leave out --wrt, -D")
-        cases = scene.partition("/")[2] or "*"
+        cases = list(filter(None, scene.partition("/")[2].split(","))) or ["*"]
         if list_cases:
             return _list_cases(session, cases)
         report = _check_catalogue(session, cases, list(estimators) or None, options)
@@ -181,7 +181,9 @@ def _check_scene(
         return check_gradients(loaded, motions, estimators, sensor=session.sensor, progress=progress, **options)
 
 
-def _check_catalogue(session: common.Session, cases: str, estimators: list[str] | None, options: dict[str, Any]) -> Any:
+def _check_catalogue(
+    session: common.Session, cases: list[str], estimators: list[str] | None, options: dict[str, Any]
+) -> Any:
     session.activate()
     from pathtracer.verify import check_catalogue
 
@@ -193,7 +195,7 @@ def _check_catalogue(session: common.Session, cases: str, estimators: list[str] 
     return check_catalogue(cases, estimators, progress=progress, **options)
 
 
-def _list_cases(session: common.Session, cases: str) -> int:
+def _list_cases(session: common.Session, cases: list[str]) -> int:
     from rich.table import Table
 
     from pathtracer.verify.catalogue import expectation

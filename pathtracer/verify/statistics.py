@@ -129,7 +129,7 @@ def equivalences(
     x, y = np.asarray(estimates, dtype=np.float64), np.asarray(references, dtype=np.float64)
     systematic = np.zeros(x.shape[1]) if systematic is None else np.asarray(systematic, dtype=np.float64)
     location_x, location_y = trimmed_mean(x), trimmed_mean(y)
-    finite = np.isfinite(x).all(0) & np.isfinite(y).all(0)
+    finite = np.asarray(np.isfinite(x).all(0) & np.isfinite(y).all(0))
     sign = np.where(location_y < 0, -1.0, 1.0)
     x, y = np.where(finite, sign * x, 0.0), np.where(finite, sign * y, 0.0)
     floor, ceiling = (1 - relative) * y - absolute, (1 + relative) * y + absolute
@@ -141,7 +141,7 @@ def equivalences(
     low, high = low - systematic, high + systematic
     low, high = np.where(sign > 0, low, -high), np.where(sign > 0, high, -low)
     plain = np.abs(x.mean(0) - y.mean(0))
-    inside = plain <= relative * np.abs(y.mean(0)) + absolute
+    inside = np.asarray(plain <= relative * np.abs(y.mean(0)) + absolute)
     return [
         Equivalence(
             name,
