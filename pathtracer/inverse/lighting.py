@@ -115,6 +115,11 @@ class Switchboard:
     def _all(self) -> frozenset[str]:
         return frozenset(e.prefix for e in self._emitters)
 
+    def begin(self) -> None:
+        """From now on emitters are switched, also those that no view switches."""
+        if not self._switching:
+            self._switching, self._lit = True, None
+
     def select(self, lit: Sequence[str] | None, where: str = "") -> frozenset[str]:
         """The prefixes of the emitters called `lit` (None: all).
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import UsageError
 from .losses import Huber, Loss
 from .parameters import ArrayUnknown, to_device
 from .rendering import _OPAQUE_CAMERAS, FrozenProgram, _fields
+from .view_unknowns import GAINS, PREFIX
 from .weights import PILOT
 
 if TYPE_CHECKING:
@@ -78,10 +78,6 @@ class Linearizer:
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
         self.problem = problem = objective.problem
-        if problem.gains_unknown:
-            raise UsageError(
-                "exposures and white balances are not found by least squares", where="solver", remedy="use adam"
-            )
         self.views = problem.fitted
         self.names = [v.view.name for v in self.views]
         self.shapes = [(v.view.height, v.view.width) for v in self.views]
@@ -98,9 +94,9 @@ class Linearizer:
         self._separable: dict[int, bool] = {}
         self._n = [u.start.size for u in problem.unknowns]
         self._offsets = np.concatenate([[0], np.cumsum(self._n)]).astype(int)
-        infos = problem.infos
-        moves = [any(infos[k].needs - {"interior"} for k in u.keys) for u in problem.unknowns]
+        moves = [any(problem.infos[k].needs - {"interior"} for k in u.keys) for u in problem.unknowns]
         self._moves = moves
+        self._gains = [is_view_part(u.keys[0], GAINS) for u in problem.unknowns]
         self.geometry = np.concatenate([np.full(n, m) for n, m in zip(self._n, moves, strict=True)])
         strengths = {s for e in problem.emitters for s in (*e.strengths, e.prefix + ".data")}
         light = [u.space == "log" and all(k in strengths for k in u.keys) for u in problem.unknowns]
@@ -142,14 +138,14 @@ class Linearizer:
         samples = 0
         for index, view in enumerate(self.views):
             self._place(latent, view, frozenset())
+            gain = dr.detach(self.problem.gain(view))
             spp = self.spp(view)
-            noise = None
             sums = []
             for half in (0, 1):
                 total: Any = None
                 for copy in range(copies):
                     seed = self._seed(step, index, PAIR + half, copy)
-                    image = self._call("primal", view, spp, dr.opaque(mi.UInt32, seed)) * view.target.exposure
+                    image = self._call("primal", view, spp, dr.opaque(mi.UInt32, seed)) * gain
                     dr.eval(image)
                     total = image if total is None else total + image
                 sums.append(total / copies)
@@ -164,6 +160,27 @@ class Linearizer:
         bad = ~(np.isfinite(a) & np.isfinite(b))
         a[bad] = b[bad] = self.target[bad]
         return Pair(a, b, int(bad.sum()), samples)
+
+    def lit_by(
+        self, latent: Array, view: PreparedView, lit: frozenset[str], seed: int, copies: int = 1
+    ) -> tuple[Array, int]:
+        """A view under some of its lights alone: ((H W, C) radiance with exposure, camera paths spent)."""
+        import drjit as dr
+        import mitsuba as mi
+
+        self.problem.lights.begin()
+        self.problem.set_latent(latent, lit, frozenset())
+        self.problem.aim(view)
+        spp = self.spp(view)
+        total: Any = None
+        for copy in range(copies):
+            own = int(np.random.SeedSequence([seed, copy]).generate_state(1)[0])
+            image = self._call("primal", view, spp, dr.opaque(mi.UInt32, own)) * dr.detach(self.problem.gain(view))
+            dr.eval(image)
+            total = image if total is None else total + image
+        rows = np.array(total / copies, np.float64)
+        rows = rows.reshape(-1, rows.shape[-1])[:, : self.channels]
+        return np.where(np.isfinite(rows), rows, 0), copies * spp * len(rows)
 
     def weigh(self, latent: Array, step: int) -> int:
         """Weight pixels by the noise of the renders since the last call (for losses that ask for it).
@@ -235,6 +252,8 @@ class Linearizer:
                 continue
             if dark and all(any(k.startswith(p + ".") for p in dark) for k in unknown.keys):
                 continue  # a lamp that is off in this view changes nothing
+            if all(k in self._others(view) for k in unknown.keys):
+                continue  # nor does the camera of another view
             first = int(self._offsets[number])
             if self._separable.get(number, False):
                 for k in range(first, first + self._n[number], 3):
@@ -248,6 +267,11 @@ class Linearizer:
                     passes.append((tangent, [(k, -1)]))
         return passes
 
+    def _others(self, view: PreparedView) -> frozenset[str]:
+        """Keys of what belongs to other views."""
+        mine = PREFIX + view.view.name + "."
+        return frozenset(k for k in self.problem.parts if not k.startswith(mine))
+
     def _probe(self, latent: Array) -> None:
         """Find out whose channels do not mix: a tangent in red must leave green and blue exactly where they are."""
         import mitsuba as mi
@@ -258,6 +282,7 @@ class Linearizer:
             if k not in self._separable
             and isinstance(u, ArrayUnknown)
             and not self._moves[k]
+            and not self._gains[k]
             and u.colored
             and self.channels == 3
             and mi.is_rgb
@@ -274,8 +299,11 @@ class Linearizer:
         import drjit as dr
         import mitsuba as mi
 
-        active = frozenset(k for k, m in enumerate(self._moves) if m == moving)
+        by_gain = any(np.any(t) and g for t, g in zip(self.problem.split(tangent), self._gains, strict=True))
+        # exposure multiplies the finished render: what does not reach the rays is no business of the estimator
+        active = frozenset(k for k, m in enumerate(self._moves) if m == moving and self._gains[k] == by_gain)
         leaves = self._place(latent, view, active)
+        factor = self.problem.gain(view)
         pieces = self.problem.split(tangent)
         chosen = [leaves[k] for k in sorted(active)]
         for k in active:
@@ -283,9 +311,12 @@ class Linearizer:
             dr.set_grad(leaves[k], to_device(pieces[k], mi.Float))
         dr.enqueue(dr.ADMode.Forward, chosen)
         dr.traverse(dr.ADMode.Forward, flags=dr.ADFlag.ClearEdges)
-        kind = "moving" if moving else "still"
+        if by_gain:
+            factor = dr.grad(factor)
+        kind = "primal" if by_gain else "moving" if moving else "still"
         image = np.array(self._call(kind, view, self.spp(view), dr.opaque(mi.UInt32, seed)))
-        image = image[..., : 3 if image.shape[-1] >= 3 else 1] * _gain(view)
+        image = image * np.array(factor, np.float32)
+        image = image[..., : 3 if image.shape[-1] >= 3 else 1]
         return np.where(np.isfinite(image), image, 0)
 
     # -- programs ---------------------------------------------------------------------------------------------------
@@ -343,12 +374,6 @@ class _Program(FrozenProgram):
         return self._run(inputs)
 
 
-def _gain(view: PreparedView) -> Array:
-    """Exposure as an array that broadcasts over (H, W, C)."""
-    gain = np.array(view.target.exposure, np.float32)
-    return gain[..., : 3 if gain.shape[-1] >= 3 else 1] if gain.ndim == 3 else gain
-
-
 def _robust(loss: Loss) -> Callable[[Array], Any] | None:
     """Weights that turn squares into the loss, by iteration (Holland and Welsch 1977)."""
     if loss.name in ("l2", "relative_l2", "noise_weighted"):
@@ -359,3 +384,8 @@ def _robust(loss: Loss) -> Callable[[Array], Any] | None:
     if loss.name == "l1":
         return lambda size: 1 / np.maximum(size, 0.05 * max(float(np.median(size)), 1e-6))
     return None
+
+
+def is_view_part(key: str, parts: tuple[str, ...]) -> bool:
+    """Whether a key is one of these parts of a view."""
+    return key.startswith(PREFIX) and key.rsplit(".", 1)[-1] in parts

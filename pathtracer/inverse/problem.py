@@ -175,6 +175,11 @@ class Problem:
         return found
 
     @property
+    def parts(self) -> frozenset[str]:
+        """Keys of what is unknown about views."""
+        return self._parts
+
+    @property
     def gains_unknown(self) -> bool:
         """Whether an exposure or white balance is to be found."""
         return any(k.rsplit(".", 1)[-1] in GAINS for k in self._parts)

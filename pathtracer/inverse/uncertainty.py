@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .parameters import ArrayUnknown
+
 if TYPE_CHECKING:
     from .parameters import Unknown
     from .problem import Problem
 
+#: Of more numbers than this only errors are told, no directions.
+_MANY = 128
 #: A standard deviation of this share of the reach counts as not determined.
 LOOSE = 0.25
 #: Numbers take part in a direction from this share of its largest component on.
@@ -67,6 +71,10 @@ def explain(
 
 def _derivative(unknown: Unknown, latent: np.ndarray) -> np.ndarray:
     """(numbers shown, latent numbers) by central differences, inside the bounds."""
+    if isinstance(unknown, ArrayUnknown):  # every number shown depends on its own latent number alone
+        high, low = np.minimum(latent + 1e-4, unknown.upper), np.maximum(latent - 1e-4, unknown.lower)
+        slope = (unknown.display(high) - unknown.display(low)).ravel() / np.maximum(high - low, 1e-12)
+        return np.diag(slope)
     columns = []
     for k in range(latent.size):
         step = np.zeros(latent.size)
@@ -79,6 +87,8 @@ def _derivative(unknown: Unknown, latent: np.ndarray) -> np.ndarray:
 
 
 def _sentences(problem: Problem, covariance: np.ndarray, open_directions: np.ndarray, reach: np.ndarray) -> list[str]:
+    if len(reach) > _MANY:
+        return []
     scaled = covariance / np.outer(reach, reach)
     values, vectors = np.linalg.eigh(scaled)
     weak = [v for w, v in zip(values, vectors.T, strict=True) if w > LOOSE**2]

@@ -66,8 +66,12 @@ class NoiseMap:
 
         variance = np.array(self._sum, np.float64) / self.count
         image, base = np.array(target.image, np.float64), np.array(target.weight, np.float64)
-        counted = variance[(variance > 0) & (base > 0)]
-        floor = _MEDIAN_SHARE * float(np.median(counted)) if counted.size else 0.0
-        brightness = max(float(image.mean()), 1e-6)
-        total = variance + floor + _RELATIVE**2 * (image**2 + (0.01 * brightness) ** 2)
-        return to_device(base / total, mi.TensorXf)
+        return to_device(base / (variance + floor_of(variance, image, base)), mi.TensorXf)
+
+
+def floor_of(variance: np.ndarray, image: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """What is added to a measured variance (H, W, C), given the target's values and weights."""
+    counted = variance[(variance > 0) & (base > 0)]
+    floor = _MEDIAN_SHARE * float(np.median(counted)) if counted.size else 0.0
+    brightness = max(float(image.mean()), 1e-6)
+    return floor + _RELATIVE**2 * (image**2 + (0.01 * brightness) ** 2)

@@ -84,6 +84,7 @@ def test_three_channels_share_a_pass_only_where_they_do_not_mix() -> None:
     assert len(p._tangents(p.views[0], moving=False)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*visibility-left-out")
 def test_photographs_under_one_light_each_give_directions_and_strengths() -> None:
     scene = lamps(16)
@@ -143,6 +144,7 @@ def test_an_ambiguity_of_albedo_and_light_is_named_with_a_remedy() -> None:
     np.testing.assert_allclose(product, [1.2, 2.0, 3.0], rtol=0.02)  # what they do determine
 
 
+@pytest.mark.slow
 def test_outliers_pull_squares_but_hardly_huber() -> None:
     clean = reference(corner(16), 2048)
     spoilt = clean.copy()
@@ -200,3 +202,17 @@ def test_losses_that_are_no_squares_and_options_that_make_no_sense_are_refused()
         make_solver("least-squares", precision=0.0)
     with pytest.raises(UsageError, match="one of auto, never, always"):
         make_solver("least-squares", coarse="maybe")
+
+
+@pytest.mark.slow
+def test_exposures_of_single_views_are_found() -> None:
+    scene = corner(12)
+    image = reference(scene, 2048)
+    factors = {"a": 1.0, "b": 0.5, "c": 2.5}
+    views = [View(name, factor * image) for name, factor in factors.items()]
+    unknown = [Parameter("views.b.exposure"), Parameter("views.c.white_balance"), Parameter(FLOOR, init=0.4)]
+    result = estimate(Problem(scene, views, unknown, spp=8), "least-squares", seed=1, pictures=False)
+    floor, b, c = result.recovered  # those of the scene come first
+    assert abs(float(b.value) / 0.5 - 1) < 0.01 and np.all(np.abs(c.value / 2.5 - 1) < 0.01)
+    np.testing.assert_allclose(floor.value, [0.7, 0.3, 0.2], rtol=0.02)
+    assert np.all(b.standard_error < 0.01) and np.all(np.abs(c.value - 2.5) < 4.5 * c.standard_error)

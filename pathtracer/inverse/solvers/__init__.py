@@ -68,10 +68,20 @@ def _least_squares(**options: Any) -> Solver:
     return LeastSquares(**options)
 
 
+def _linear_lighting(**options: Any) -> Solver:
+    from .linear_lighting import LinearLighting
+
+    return LinearLighting(**options)
+
+
 #: Losses that least-squares minimises: squares, and what becomes squares by reweighting.
 SQUARES = ("l2", "relative_l2", "noise_weighted", "huber", "l1")
 #: name -> maker.
-SOLVERS: dict[str, Callable[..., Solver]] = {"adam": _adam, "least-squares": _least_squares}
+SOLVERS: dict[str, Callable[..., Solver]] = {
+    "adam": _adam,
+    "least-squares": _least_squares,
+    "linear-lighting": _linear_lighting,
+}
 
 
 def choose(objective: Objective, options: Collection[str] = ()) -> tuple[str, str]:
@@ -82,20 +92,24 @@ def choose(objective: Objective, options: Collection[str] = ()) -> tuple[str, st
         options: names of the options that were set: a solver that does not know one is not taken.
     """
     from .least_squares import MOST
+    from .linear_lighting import suits
 
     if objective.problem.first_order:
         return "adam", f"adam: {objective.problem.first_order} are for first-order solvers"
     n = objective.start.size
     numbers = f"{n} unknown number{'s' if n != 1 else ''}"
     loss = objective.problem.loss.name
+    if not objective.batch and not set(options) - _options("linear-lighting") and not suits(objective):
+        return (
+            "linear-lighting",
+            f"linear-lighting: {numbers}, all of them strengths of lights: the image is linear in them",
+        )
     if n > MOST:
         return "adam", f"adam: {numbers} are more than the {MOST} up to which derivative images pay"
     if loss not in SQUARES:
         return "adam", f"adam: the loss {loss} is no sum of squares ({', '.join(SQUARES)})"
     if objective.batch:
         return "adam", f"adam: {numbers}, but only some of the views in a step"
-    if objective.problem.gains_unknown:
-        return "adam", "adam: exposures or white balances are unknown"
     foreign = sorted(set(options) - _options("least-squares"))
     if foreign:
         return "adam", f"adam: the option{'s' if len(foreign) > 1 else ''} {', '.join(foreign)} is one of its own"

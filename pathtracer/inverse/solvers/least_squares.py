@@ -110,6 +110,7 @@ class LeastSquares:
         self._a = self._b = np.zeros((0, 0))
         self._sum_a, self._sum_b, self._sum_u, self._sum_w = np.zeros(0), np.zeros(0), np.zeros(n), 0.0
         self._robust = np.zeros(0)
+        self._whole, self._whole_at = np.full(n, np.inf), 0.0
 
     def steps(self, objective: Objective) -> Iterator[Move]:
         """See the module's docstring."""
@@ -238,6 +239,7 @@ class LeastSquares:
     def _forget(self) -> None:
         self._sum_a, self._sum_b = np.zeros(0), np.zeros(0)
         self._sum_u, self._sum_w = np.zeros_like(self._u), 0.0
+        self._whole, self._whole_at = np.full(self._u.size, np.inf), 0.0
         self._round = 0
 
     def _refine(self, p: Linearizer) -> Move:
@@ -299,7 +301,11 @@ class LeastSquares:
         p = self._problem
         assert p is not None
         asked = (self.precision * p.unit) ** 2
-        return bool(np.all((own <= asked) | (own <= 0.2 * whole)))
+        # what does not fall with the number of samples is not the renders' noise
+        limited = (own <= 0.2 * whole) & (whole > 0.75 * self._whole)
+        if self._sum_w >= 2 * self._whole_at:
+            self._whole, self._whole_at = whole, self._sum_w
+        return bool(np.all((own <= asked) | limited))
 
     def _report(self, latent: Array, pair: Pair, b: Array, samples: int, remark: str) -> Move:
         from ..objective import Evaluation
@@ -330,9 +336,9 @@ class LeastSquares:
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
-    _ARRAYS = ("_u", "_trial", "_answer", "_J1", "_J2", "_a", "_b", "_sum_a", "_sum_b", "_sum_u", "_robust")
+    _ARRAYS = ("_u", "_trial", "_answer", "_J1", "_J2", "_a", "_b", "_sum_a", "_sum_b", "_sum_u", "_robust", "_whole")
     _COUNTERS = ("_step", "_round", "_rejected", "_copies", "_refining", "_level")
-    _NUMBERS = ("_damping", "_elapsed", "_columns", "_sum_w", "_expected", "_inflation")
+    _NUMBERS = ("_damping", "_elapsed", "_columns", "_sum_w", "_whole_at", "_expected", "_inflation")
     _expected, _inflation = 0.0, np.inf
 
     def state(self) -> dict[str, np.ndarray]:

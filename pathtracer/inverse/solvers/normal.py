@@ -164,6 +164,7 @@ def build(
     weight: Array,
     reach: Array,
     layout: Layout,
+    crossed: bool = False,
 ) -> Normal:
     """The normal equations.
 
@@ -172,6 +173,7 @@ def build(
         a, b: (P, C) renders of two further seeds.
         target, weight: (P, C).
         reach: (n,) latent change that counts as large.
+        crossed: a shares its noise with J1, and b with J2: then each is paired with the other.
     """
     n = len(J1)
     root = np.sqrt(weight)
@@ -181,7 +183,8 @@ def build(
     flat1, flat2 = F1.reshape(n, -1), F2.reshape(n, -1)
     cross = flat1 @ flat2.T
     A = 0.5 * (cross + cross.T)
-    gradient = Z.reshape(n, -1) @ r.ravel()
+    ra, rb = ((layout.filter((x - target) * root) if crossed else r) for x in (a, b))
+    gradient = 0.5 * (flat1 @ rb.ravel() + flat2 @ ra.ravel())
     back = layout.filter(Z) * root if layout.blur else Z * root
     from_renders = layout.clusters(np.einsum("npc,pc->np", back, 0.5 * (a - b)))
     if layout.blur:
@@ -190,15 +193,15 @@ def build(
     else:
         from_columns = layout.clusters(np.einsum("npc,pc->np", 0.5 * (F1 - F2), r))
     noise = from_renders @ from_renders.T + from_columns @ from_columns.T
-    from_all = layout.clusters(np.einsum("npc,pc->np", Z, r))
+    from_all = layout.clusters(0.5 * (np.einsum("npc,pc->np", F1, rb) + np.einsum("npc,pc->np", F2, ra)))
     from_all = from_all - from_all.mean(axis=1, keepdims=True)
     count = max(int(np.count_nonzero(np.any(weight > 0, axis=1))) // layout.tile**2, 2)
     spread = from_all @ from_all.T * count / max(count - n, 1)
     normal = Normal(A, gradient, noise, spread, reach)
-    # the noise of every eigenvalue from the scatter of its pixels
     E = normal.vectors * reach[:, None]
     G1, G2 = np.tensordot(E.T, F1, axes=1), np.tensordot(E.T, F2, axes=1)
-    q = layout.clusters((G1 * G2).sum(axis=2))
+    # E[(½(F1² - F2²))²] is the variance of F1 F2; the scatter of F1 F2 itself would count signal as noise
+    q = layout.clusters(0.5 * (G1 * G1 - G2 * G2).sum(axis=2))
     normal.fuzz = np.sqrt((q * q).sum(axis=1))
     own = 0.5 * (np.einsum("ij,ij->i", flat1, flat1) + np.einsum("ij,ij->i", flat2, flat2))
     signal = np.diag(A)

@@ -1,0 +1,538 @@
+"""Lighting in closed form: with geometry and materials fixed an image is linear in what its lights send out.
+
+    I = Σ_k B_k x_k + I_rest       x >= 0
+
+B_k is the image under light k alone at unit strength: one render for each lamp, one tracing pass for all texels of an
+environment map (`environment_basis.py`). Two independent estimates B1 and B2 make the normal equations unbiased,
+
+    A = ½ (B1 W B2ᵀ + B2 W B1ᵀ),  g = ½ (B1 W (t - r2) + B2 W (t - r1)),
+
+a least-squares problem with bounds per colour channel. Texels that a picture hardly
+shows are filled in smoothly: a penalty λ |∇x|², whose λ is the one that predicts the next, independent renders best.
+Rounds double the samples until the renders' noise is below what was asked for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import UsageError
+from ..parameters import ArrayUnknown
+from . import Move, normal
+from .normal import Array, Layout
+
+if TYPE_CHECKING:
+    from ..linearize import Linearizer
+    from ..objective import Objective
+
+#: Memory of one estimate of the basis images, in bytes.
+MOST_BYTES = 1 << 30
+#: Samples of the first round of an environment map, doubled by every further one.
+_SAMPLES = 1 << 18
+_MOST_COPIES = 16
+#: Candidates for the weight of the smoothness, relative to the size of A.
+_STRENGTHS = 10.0 ** np.arange(-7, 1.0)
+#: A map has settled when a round with twice the samples changes it by less than this share.
+_SETTLED = 0.02
+#: A light that is off cannot be written as a logarithm: it is this share of the brightest.
+_DARK = 1e-6
+
+
+def suits(objective: Objective) -> str:
+    """Why `LinearLighting` cannot take a problem, "" when it can."""
+    problem = objective.problem
+    strengths = {s for e in problem.emitters for s in e.strengths}
+    sky = {e.prefix + ".data" for e in problem.emitters}
+    size = sum(h * w for h, w in objective.linearizer.shapes)
+    texels = 0
+    for unknown in problem.unknowns:
+        if not (isinstance(unknown, ArrayUnknown) and unknown.colored):
+            return f"{unknown.name} is no colour of a light"
+        if all(k in sky for k in unknown.keys):
+            texels += unknown.start.size // 3
+        elif not (all(k in strengths for k in unknown.keys) and unknown.start.size == 3):
+            return f"{unknown.name} is not the strength of a light"
+    if problem.loss.name not in ("l2", "relative_l2", "noise_weighted"):
+        return f"the loss {problem.loss.name} is not a sum of squares"
+    if objective.linearizer.channels != 3:
+        return "the film has no colours"
+    if 12 * texels * size > MOST_BYTES:
+        return f"the basis images of {texels} texels at {size} pixels do not fit into memory"
+    return ""
+
+
+@dataclass
+class LinearLighting:
+    """Strengths of lamps and texels of an environment map by linear least squares.
+
+    Args:
+        iterations: most rounds of renders, each with twice the samples of the one before.
+        seconds: most wall time, None for no limit.
+        precision: relative standard error that renders may leave in a lamp's strength.
+        smoothness: weight of the penalty on differences between neighbouring texels; None finds it.
+        stop: "auto" ends by statistics, "never" uses the whole budget.
+    """
+
+    iterations: int = 8
+    seconds: float | None = None
+    precision: float = 1e-3
+    smoothness: float | None = None
+    stop: str = "auto"
+    name: str = field(default="linear-lighting", init=False)
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise UsageError(f"iterations is {self.iterations}, at least 1 was expected", where="solver")
+        if not self.precision > 0:
+            raise UsageError(f"precision is {self.precision}, a positive number was expected", where="solver")
+        if self.stop not in ("auto", "never"):
+            raise UsageError(f"stop is {self.stop!r}, 'auto' or 'never' was expected", where="solver")
+        self._restored: dict[str, np.ndarray] | None = None
+        self._parts: list[_Part] = []
+        self._covariance: Array | None = None
+        self._open = np.zeros((0, 0))
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def steps(self, objective: Objective) -> Iterator[Move]:
+        """See the module's docstring."""
+        why = suits(objective)
+        if why:
+            raise UsageError(f"linear-lighting is for lights alone: {why}", where="solver", remedy="use auto")
+        self._objective = objective
+        p = objective.linearizer
+        self._parts = _parts(objective)
+        self._columns = sum(part.count for part in self._parts)
+        self._sums = np.zeros((2, 3, self._columns, p.pixels), np.float32)
+        self._rest = np.zeros((2, 3, p.pixels))
+        self._total, self._round, self._elapsed = 0.0, 0, 0.0
+        self._strength = _STRENGTHS[3]  # of the penalty, relative to A
+        self._whole = np.full((3, self._columns), np.inf)  # variances a round ago
+        self._latent = objective.start.copy()
+        if self._restored is not None:
+            self._load(self._restored)
+        while True:
+            began = time.perf_counter()
+            move = self._next(p)
+            self._elapsed += time.perf_counter() - began
+            if not move.done and (
+                self._round >= self.iterations or (self.seconds is not None and self._elapsed >= self.seconds)
+            ):
+                move.done = "budget"
+            yield move
+            if move.done:
+                return
+
+    def _next(self, p: Linearizer) -> Move:
+        from ..objective import Evaluation
+
+        copies = min(2 ** max(self._round - 1, 0), _MOST_COPIES)
+        fresh, rest, samples = self._render(p, copies)
+        weight = p.weight.T  # (3, P)
+        if self._round:
+            self._choose(p, fresh, rest, weight)
+        for mean, new in ((self._sums, fresh), (self._rest, rest)):
+            mean += (new - mean) * np.float32(copies / (self._total + copies))
+        self._total += copies
+        self._round += 1
+        before = self._values(self._latent)
+        a, b = (self._rest[k] + np.einsum("cmp,cm->cp", self._sums[k], before) for k in (0, 1))
+        plain = Layout(tuple(p.shapes), 0.0, p.tile)
+        value, error = normal.loss(a.T, b.T, p.target, p.weight, plain)
+        if p.problem.loss.by_noise:
+            self._weigh(p, a, b)
+            weight = p.weight.T
+        x, gradient, precise = self._solve(p, weight, before)
+        latent = self._latent.copy()
+        self._latent = self._to_latent(x)
+        pair_names = {name: float("nan") for name in p.names}
+        for k, view in enumerate(p.views):
+            start = sum(h * w for h, w in p.shapes[:k])
+            rows = slice(start, start + p.shapes[k][0] * p.shapes[k][1])
+            terms = (weight * (a - p.target.T) * (b - p.target.T))[:, rows]
+            pair_names[view.view.name] = float(terms.sum())
+            picture = np.zeros((*p.shapes[k], 3), np.float32)
+            picture[...] = (0.5 * (a + b))[:, rows].T.reshape(picture.shape)
+            self._objective.images[view.view.name] = picture
+        evaluation = Evaluation(value, error, gradient, pair_names, samples)
+        done = "settled" if precise and self.stop == "auto" and self._round >= 2 else ""
+        return Move(latent, self._latent.copy(), evaluation, True, f"round {self._round}", 1.0, done)
+
+    # -- basis images -----------------------------------------------------------------------------------------------
+
+    def _render(self, p: Linearizer, copies: int) -> tuple[Array, Array, int]:
+        """Two estimates of the basis images (2, 3, m, P) and of what known lights add (2, 3, P)."""
+        basis = np.zeros((2, 3, self._columns, p.pixels), np.float32)
+        rest = np.zeros((2, 3, p.pixels))
+        samples = 0
+        unknown = frozenset().union(*(part.prefixes for part in self._parts))
+        start = 0
+        for index, view in enumerate(p.views):
+            rows = slice(start, start + view.view.width * view.view.height)
+            start = rows.stop
+            for half in (0, 1):
+                column = 0
+                for number, part in enumerate(self._parts):
+                    columns = slice(column, column + part.count)
+                    column = columns.stop
+                    lit = part.prefixes & view.lit
+                    seed = p._seed(self._round, index, 32 + 2 * number + half, 0)
+                    if not lit:
+                        continue
+                    if part.shape is None:
+                        image, spent = p.lit_by(self._objective.start, view, lit, seed, copies)
+                        basis[half, :, columns.start, rows] = image.T / part.unit[:, None]
+                    else:
+                        image, spent = self._sky(p, view, part.shape, seed, copies)
+                        basis[half, :, columns, rows] = image.transpose(2, 1, 0)
+                    samples += spent
+                others = view.lit - unknown
+                if others:
+                    seed = p._seed(self._round, index, 30 + half, 0)
+                    image, spent = p.lit_by(self._objective.start, view, others, seed, copies)
+                    rest[half, :, rows] = image.T
+                    samples += spent
+        return basis, rest, samples
+
+    def _sky(self, p: Linearizer, view: Any, shape: tuple[int, int], seed: int, copies: int) -> tuple[Array, int]:
+        from ..environment_basis import environment_basis
+
+        p._place(self._objective.start, view, frozenset())
+        pixels = view.view.width * view.view.height
+        spp = max(p.problem.spp, _SAMPLES // pixels) * copies
+        integrator = p.problem.integrator
+        try:
+            image = environment_basis(
+                p.problem.scene.mi,
+                view.sensor,
+                shape,
+                seed,
+                spp,
+                int(integrator.max_depth),
+                int(integrator.rr_depth),
+                bool(integrator.hide_emitters),
+            )
+        except ValueError as error:
+            raise UsageError(str(error), where="film", remedy="use a box or gaussian filter, or adam") from error
+        gain = np.array(p.problem.gain(view), np.float32).ravel()[:3]
+        return image * gain, spp * pixels
+
+    # -- the solution -----------------------------------------------------------------------------------------------
+
+    def _equations(self, weight: Array, basis: Array, rest: Array, target: Array, c: int) -> tuple[Array, Array, float]:
+        """A, g and the weighted square of the target of one channel."""
+        root = np.sqrt(weight[c])
+        F1, F2 = basis[0, c] * root, basis[1, c] * root
+        d1, d2 = (target[c] - rest[0, c]) * root, (target[c] - rest[1, c]) * root
+        A = (F1 @ F2.T).astype(np.float64)
+        return 0.5 * (A + A.T), 0.5 * (F1 @ d2 + F2 @ d1), float(d1 @ d2)
+
+    def _penalty(self) -> Array | None:
+        """L (m, m) of the differences between neighbouring texels; None without texels."""
+        if all(part.shape is None for part in self._parts):
+            return None
+        L = np.zeros((self._columns, self._columns))
+        column = 0
+        for part in self._parts:
+            if part.shape is not None:
+                L[column : column + part.count, column : column + part.count] = _smoothness(part.shape)
+            column += part.count
+        return L
+
+    def _choose(self, p: Linearizer, fresh: Array, rest: Array, weight: Array) -> None:
+        """The penalty whose answer from all rounds so far predicts the renders of this one best."""
+        L = self._penalty()
+        if L is None or self.smoothness is not None:
+            return
+        target, c = p.target.T, 1  # the channels have much the same basis, and each costs many factorisations
+        A, g, _ = self._equations(weight, self._sums, self._rest, target, c)
+        used = max(int(np.count_nonzero(weight[c])), 1)
+        probes = np.sign(np.random.default_rng(0).normal(size=(len(L), 8)))
+        terms = []
+        for strength in self._scale(A, L) * _STRENGTHS:
+            solve = _solver(A + strength * L)
+            x = np.clip(solve(g), 0, None)
+            # degrees of freedom from random signs (Hutchinson 1990)
+            freedom = float(np.mean((probes * (A @ solve(probes))).sum(axis=0))) / used
+            ra, rb = (target[c] - rest[k, c] - fresh[k, c].T @ x for k in (0, 1))
+            terms.append(weight[c] * ra * rb / (1 - min(max(freedom, 0), 0.9)) ** 2)
+        best = int(np.argmin([t.sum() for t in terms]))
+        # the smoothest answer that predicts as well as the best, as far as the noise tells
+        worse = [float((t - terms[best]).sum()) - float(np.linalg.norm(t - terms[best])) for t in terms]
+        self._strength = float(_STRENGTHS[max(k for k, w in enumerate(worse) if w <= 0)])
+
+    @staticmethod
+    def _scale(A: Array, L: Array) -> float:
+        return max(float(np.trace(A)), 1e-30) / max(float(np.trace(L)), 1e-30)
+
+    def _solve(self, p: Linearizer, weight: Array, before: Array) -> tuple[Array, Array, bool]:
+        """The answer (3, m), the gradient of the loss by the latent numbers there before, and whether it is precise."""
+        m = self._columns
+        target = p.target.T
+        L = self._penalty()
+        x = np.zeros((3, m))
+        gradient = np.zeros((3, m))
+        n = self._objective.start.size
+        self._covariance = np.zeros((n, n))
+        open_: list[Array] = []
+        precise = True
+        low, high = self._physical_bounds()
+        for c in range(3):
+            A, g, _ = self._equations(weight, self._sums, self._rest, target, c)
+            gradient[c] = 2 * (A @ before[c] - g) * before[c]
+            H = A if L is None else A + self._weight_of_penalty(A, L) * L
+            x[c] = _bounded(H, g, low[c], high[c])
+        if L is not None:
+            moved = np.linalg.norm(x - before, axis=1) / np.maximum(np.linalg.norm(x, axis=1), 1e-30)
+            precise = bool(np.all(moved < _SETTLED))
+        for c in range(3) if L is None else ():
+            size = np.maximum(x[c], _DARK * max(float(x.max()), 1e-30))
+            covariance, directions, good = self._known(p, weight, x[c], size, c)
+            precise &= good
+            index = self._index(c)
+            for direction in directions:
+                whole = np.zeros(n)
+                whole[index] = direction
+                open_.append(whole)
+            self._covariance[np.ix_(index, index)] = covariance
+        self._open = np.array(open_).reshape(-1, n)
+        flat = np.zeros(n)
+        column = 0
+        for part in self._parts:
+            for k in range(part.count):
+                for c in range(3):
+                    flat[part.latent(k, c)] = gradient[c, column]
+                column += 1
+        return x, flat, precise
+
+    def _weight_of_penalty(self, A: Array, L: Array) -> float:
+        return (self._strength if self.smoothness is None else self.smoothness) * self._scale(A, L)
+
+    def _index(self, channel: int) -> Array:
+        """Latent number of every column of a channel."""
+        return np.array([part.latent(k, channel) for part in self._parts for k in range(part.count)])
+
+    def _known(self, p: Linearizer, weight: Array, x: Array, size: Array, c: int) -> tuple[Array, Array, bool]:
+        """Covariance of the logarithms of a few strengths, open directions, and whether renders would help."""
+        plain = Layout(tuple(p.shapes), 0.0, p.tile)
+        a, b = (self._rest[k][c] + self._sums[k][c].T @ x for k in (0, 1))
+        top = max(float(x.max()), 1e-30)  # one unit for all: a lamp that is off must not hide one that is on
+        J1, J2 = (self._sums[k][c][:, :, None] * top for k in (0, 1))
+        a, b, target, w = (v[:, None] for v in (a, b, p.target[:, c], weight[c]))
+        equations = normal.build(J1, J2, a, b, target, w, np.ones(len(x)), plain, crossed=True)
+        inverse, directions = equations.inverse()
+        own = np.diag(inverse @ equations.noise @ inverse) * (top / size) ** 2
+        covariance = inverse @ equations.spread @ inverse * top**2 / np.outer(size, size)
+        whole = np.diag(covariance)
+        # what does not fall with the number of samples is not the renders' noise
+        limited = (own <= 0.2 * whole) & (whole > 0.75 * self._whole[c])
+        self._whole[c] = whole
+        lit = x > 1e-3 * top
+        return covariance, directions, bool(np.all((own <= self.precision**2) | limited | ~lit))
+
+    def _weigh(self, p: Linearizer, a: Array, b: Array) -> None:
+        """Weights from the noise of the picture under the lights as they are now, smoothed over neighbours."""
+        import mitsuba as mi
+        from scipy.ndimage import gaussian_filter
+
+        from ..parameters import to_device
+        from ..weights import floor_of
+
+        start = 0
+        for view, (height, width) in zip(p.views, p.shapes, strict=True):
+            rows = slice(start, start + height * width)
+            start = rows.stop
+            noise = (0.25 * (a - b)[:, rows] ** 2).T.reshape(height, width, 3)
+            noise = gaussian_filter(noise, (1.5, 1.5, 0))
+            target, base = np.array(view.target.image, np.float64), np.array(view.target.weight, np.float64)
+            total = np.ones(target.shape)
+            total[..., :3] = noise + floor_of(noise, target[..., :3], base[..., :3])
+            p.objective.weights[view.view.name] = to_device(base / total, mi.TensorXf)
+        p._weight = None
+
+    # -- between values and latent numbers --------------------------------------------------------------------------
+
+    def _values(self, latent: Array) -> Array:
+        """(3, m) physical values of latent numbers."""
+        pieces = self._objective.problem.split(latent)
+        unknowns = self._objective.problem.unknowns
+        return np.concatenate(
+            [u.display(x).reshape(-1, 3).T for u, x in zip(unknowns, pieces, strict=True)], axis=1
+        ).astype(np.float64)
+
+    def _physical_bounds(self) -> tuple[Array, Array]:
+        low, high = [], []
+        for unknown in self._objective.problem.unknowns:
+            low.append(unknown.display(unknown.lower).reshape(-1, 3).T)
+            high.append(unknown.display(unknown.upper).reshape(-1, 3).T)
+        low_, high_ = np.concatenate(low, axis=1), np.concatenate(high, axis=1)
+        low_[low_ < 1e-9] = 0  # the least that a logarithm can hold
+        high_[high_ > 1e9] = np.inf
+        return np.maximum(low_, 0), high_
+
+    def _to_latent(self, x: Array) -> Array:
+        pieces = []
+        column = 0
+        least = _DARK * max(float(x.max()), 1e-30)
+        for part, unknown in zip(self._parts, self._objective.problem.unknowns, strict=True):
+            values = x[:, column : column + part.count].T.ravel()
+            column += part.count
+            assert isinstance(unknown, ArrayUnknown)  # `suits` saw to it
+            pieces.append(np.clip(unknown.to_latent(np.maximum(values, least)), unknown.lower, unknown.upper))
+        return np.concatenate(pieces)
+
+    # -- what is known of the answer --------------------------------------------------------------------------------
+
+    def uncertainty(self) -> tuple[Array, Array] | None:
+        """Covariance (n, n) of the latent numbers (logarithms) and the directions (k, n) that no image responds to."""
+        if self._covariance is None:
+            return None
+        L = self._penalty()
+        if L is not None:
+            # of the texels under their penalty, scaled by what the residual shows
+            p = self._objective.linearizer
+            weight, x = p.weight.T, self._values(self._latent)
+            for c in range(3):
+                A, g, square = self._equations(weight, self._sums, self._rest, p.target.T, c)
+                used = max(int(np.count_nonzero(weight[c])) - self._columns // 4, 1)
+                misfit = max(square - 2 * x[c] @ g + x[c] @ A @ x[c], 0.0) / used
+                inverse = _solver(A + self._weight_of_penalty(A, L) * L)(np.eye(len(A)))
+                index = self._index(c)
+                self._covariance[np.ix_(index, index)] = inverse * misfit / np.outer(x[c], x[c])
+        return self._covariance, self._open
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that the next round depends on."""
+        return {
+            "latent": self._latent.copy(),
+            "sums": self._sums.copy(),
+            "rest": self._rest.copy(),
+            "whole": self._whole.copy(),
+            "numbers": np.array([self._total, self._round, self._elapsed, self._strength]),
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from `state`."""
+        self._restored = dict(state)
+
+    def _load(self, state: Mapping[str, np.ndarray]) -> None:
+        if state["latent"].shape != self._latent.shape or state["sums"].shape != self._sums.shape:
+            raise UsageError(f"the checkpoint holds {state['latent'].size} numbers, the problem {self._latent.size}")
+        self._latent, self._sums = np.array(state["latent"]), np.array(state["sums"])
+        self._rest, self._whole = np.array(state["rest"]), np.array(state["whole"])
+        self._total, _, self._elapsed, self._strength = (float(v) for v in state["numbers"])
+        self._round = int(state["numbers"][1])
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One unknown: a lamp (one column), or the texels of an environment map.
+
+    Attributes:
+        count: columns per colour channel.
+        first: index of its first latent number.
+        prefixes: of its emitters.
+        shape: (rows, columns) of the map, None for a lamp.
+        unit: (3,) strength at which a lamp is rendered.
+    """
+
+    count: int
+    first: int
+    prefixes: frozenset[str]
+    shape: tuple[int, int] | None
+    unit: Array
+
+    def latent(self, k: int, channel: int) -> int:
+        """Index of the latent number of column k and a channel."""
+        return self.first + 3 * k + channel
+
+
+def _parts(objective: Objective) -> list[_Part]:
+    problem = objective.problem
+    parts, first = [], 0
+    for unknown, piece in zip(problem.unknowns, problem.split(objective.start), strict=True):
+        prefixes = frozenset(
+            e.prefix for e in problem.emitters if any(k in e.strengths or k == e.prefix + ".data" for k in unknown.keys)
+        )
+        values = unknown.display(piece)
+        shape = (int(values.shape[0]), int(values.shape[1])) if values.ndim == 3 else None
+        unit = np.ones(3) if shape else np.maximum(values.ravel(), 1e-6)
+        parts.append(_Part(piece.size // 3, first, prefixes, shape, unit))
+        first += piece.size
+    return parts
+
+
+def _solver(H: Array) -> Callable[[Array], Array]:
+    """H⁻¹ for a symmetric matrix; where noise has made it indefinite, as much of the identity is added as it takes."""
+    from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+    size = max(float(np.trace(H)) / len(H), 1e-30)
+    ridge = 1e-8 * size
+    while True:
+        try:
+            factor = cho_factor(H + ridge * np.eye(len(H)))
+        except LinAlgError:
+            ridge *= 20
+            continue
+        return lambda b: cho_solve(factor, b)
+
+
+def _bounded(H: Array, g: Array, low: Array, high: Array) -> Array:
+    """argmin ½ xᵀHx - gᵀx within bounds.
+
+    By block pivoting (Kim and Park 2011), which needs a few solutions where few numbers end on their bounds; where it
+    does not end, by SciPy.
+    """
+    from scipy.linalg import cholesky, solve_triangular
+    from scipy.optimize import lsq_linear
+
+    free = np.ones(len(g), bool)
+    x = np.zeros(len(g))
+    for _ in range(60):
+        rhs = g - H[:, ~free] @ x[~free]
+        if np.any(free):
+            x[free] = _solver(H[np.ix_(free, free)])(rhs[free])
+        slope = H @ x - g
+        margin = 1e-10 * float(np.abs(g).max(initial=1e-30))
+        beyond = free & ((x < low) | (x > high))
+        inward = ~free & (((x <= low) & (slope < -margin)) | ((x >= high) & (slope > margin)))
+        if not np.any(beyond | inward):
+            return x
+        x[beyond] = np.clip(x, low, high)[beyond]
+        free = (free & ~beyond) | inward
+    ridge = 1e-9 * float(np.trace(H)) / len(H)
+    ridge += max(0.0, -float(np.linalg.eigvalsh(H)[0])) * 1.01
+    L = cholesky(H + ridge * np.eye(len(H)), lower=True)
+    return np.asarray(lsq_linear(L.T, solve_triangular(L, g, lower=True), bounds=(low, high), method="bvls").x)
+
+
+def _smoothness(shape: tuple[int, int]) -> Array:
+    """The quadratic form of squared gradients on the sphere, for a latitude-longitude grid of (rows, columns) texels.
+
+    Neighbours along a parallel count by 1/sin θ (they are close near the poles), along a meridian by sin θ; the texels
+    of a pole, which are one point, are tied together.
+    """
+    rows, columns = shape
+    index = np.arange(rows * columns).reshape(rows, columns)
+    theta = np.pi * np.arange(rows) / max(rows - 1, 1)
+    ratio = (2 * np.pi / columns) / (np.pi / max(rows - 1, 1))
+    L = np.zeros((rows * columns, rows * columns))
+
+    def tie(i: Array, j: Array, w: Array) -> None:
+        np.add.at(L, (i, i), w)
+        np.add.at(L, (j, j), w)
+        np.add.at(L, (i, j), -w)
+        np.add.at(L, (j, i), -w)
+
+    along = np.clip(1 / np.maximum(np.sin(theta), 1e-6) / ratio, 0, 20.0)
+    tie(index.ravel(), np.roll(index, -1, axis=1).ravel(), np.repeat(along, columns))
+    middle = np.sin(0.5 * (theta[1:] + theta[:-1])) * ratio
+    tie(index[:-1].ravel(), index[1:].ravel(), np.repeat(middle, columns))
+    return L
