@@ -30,10 +30,11 @@ import mitsuba as mi
 from .boundary.deliver import nothing
 from .boundary.device import arrays, recording
 from .boundary.film import FilmSplat
+from .boundary.guiding import Cells, Guide, blank, film_key
 from .boundary.indirect import indirect_shadow_term, indirect_term
-from .boundary.lights import Lights, LightTables
+from .boundary.lights import DELTA, Lights, LightTables
 from .boundary.limits import boundary_limits
-from .boundary.primary import primary_term
+from .boundary.primary import WORTH_GUIDING, primary_term
 from .boundary.shadow import shadow_term
 from .boundary.silhouettes import Silhouettes
 from .boundary.tables import SceneTables
@@ -49,7 +50,8 @@ class EdgeSampling(PathReplay):
         primary_spp: for what the camera sees directly.
         shadow_spp: for shadow edges on receivers that the camera sees.
         indirect_spp: for visibility further along the path, for each of its two ways of sampling.
-        guiding: whether a pilot with an eighth of the samples directs the others (default true).
+        guiding: whether what earlier samples of the first two found directs the next (default true): from call to call,
+            in the first by a pilot with an eighth of the samples.
         primary, shadow, indirect: whether the term is estimated at all (default true).
 
     Raises (when differentiated):
@@ -70,11 +72,15 @@ class EdgeSampling(PathReplay):
         #: Every array of the tables: `dr.freeze` looks for the inputs of a recording among the attributes
         self._arrays: list[Any] = []
         self._warned: set[str] = set()
+        self._memory: dict[str, Guide] = {}
 
-    def prepare_scene(self, scene: mi.Scene, sensor: mi.Sensor) -> None:
+    def prepare_scene(self, scene: mi.Scene, sensor: mi.Sensor, recorded: bool = False) -> None:
         """Bring up to date what is made on the host; inside a recorded step (`dr.freeze`) that is not possible.
 
         Whoever records a step calls this before every call of the recording, with the parameters attached.
+
+        Args:
+            recorded: whether what follows is part of a recording.
 
         Raises:
             UnsupportedGradient: something moves in a scene with a shape or light whose boundaries are not known.
@@ -84,10 +90,30 @@ class EdgeSampling(PathReplay):
         with dr.suspend_grad():
             topology = Silhouettes(scene, self._topology).topology
             lights = Lights(scene, self._lights).tables
-        if topology is self._topology and lights is self._lights:
-            return
-        self._topology, self._lights = topology, lights
-        self._arrays = arrays([topology, lights])
+        if topology is not self._topology or lights is not self._lights:
+            self._topology, self._lights = topology, lights
+            self._arrays = arrays([topology, lights])
+            self._memory.clear()
+            self._warn(scene, topology)
+        if recorded and self.guiding:
+            self._remember(sensor, topology, lights)
+
+    def _remember(self, sensor: mi.Sensor, topology: SceneTables, tables: LightTables) -> None:
+        """Blank memories for a recording, which cannot make them itself."""
+        film, size = FilmSplat(sensor), topology.curves
+        elements = {"shadow": (size * len(tables.kinds), any(kind != DELTA for kind in tables.kinds))}
+        if size + topology.lines.size >= WORTH_GUIDING:
+            elements["primary"] = (size + topology.lines.size, False)
+        for name, (count, directions) in elements.items():
+            key = film_key(name, film)
+            if count and key not in self._memory:
+                self._memory[key] = blank(Cells.of(film.pixels, count, directions), count)
+
+    def memory(self, name: str) -> tuple[str, dict[str, Guide]] | None:
+        """The name of a term and where its memory is kept; None without guiding."""
+        return (name, self._memory) if self.guiding else None
+
+    def _warn(self, scene: mi.Scene, topology: SceneTables) -> None:
         for code, message, remedy in boundary_limits(scene, topology.lines.skipped, self.max_depth):
             if code not in self._warned:
                 self._warned.add(code)

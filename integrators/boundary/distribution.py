@@ -19,7 +19,7 @@ class Discrete:
     def __init__(self, weights: mi.Float) -> None:
         self.size = dr.width(weights)
         cumulative = dr.cumsum(mi.Float64(dr.detach(weights)))
-        dr.eval(cumulative)
+        dr.make_opaque(cumulative)  # also where all weights are a literal zero, which Dr.Jit would resize in place
         self.cumulative = cumulative
         self.total = dr.gather(mi.Float64, cumulative, dr.opaque(mi.UInt32, self.size - 1))
 

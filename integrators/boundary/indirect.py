@@ -16,6 +16,9 @@ Two ways of drawing the line, each for a part of the light, so that nothing is c
 - freely: L is what x_D reflects, without its own emission; ω is drawn among the directions from which the edge is a
   silhouette.
 
+Samples are not guided by earlier ones: few of them carry most of the term, so what a cell of a memory holds is noise
+(measured in a closed room: a third of the efficiency).
+
 Source: Zhang, Miller, Yan, Gkioulekas, Zhao 2020, section 5, with the velocity of both ends.
 """
 
@@ -28,8 +31,9 @@ import mitsuba as mi
 
 from .camera import FilmMap
 from .distribution import Discrete
-from .estimate import Contribution, Numbers, estimate
+from .estimate import Contribution, estimate
 from .film import FilmSplat
+from .guiding import Numbers
 from .importance import Connection, importance_walk
 from .lights import NUDGE, Lights, arriving, unshadowed
 from .shadow import ShadowCurves, scene_size
@@ -129,8 +133,7 @@ def indirect_shadow_term(
     with dr.suspend_grad():
         size = scene_size(scene)
         where = ShadowCurves(curves, lights)
-        count, elements = film.pixels * spp, curves.size * lights.size
-        return estimate(evaluate, mode, film, seed, count, elements, lights.extended, integrator.guiding, grad_in)
+        return estimate(evaluate, mode, film, seed, film.pixels * spp, where.choice, lights.extended, None, grad_in)
 
 
 class LineCurves:
@@ -191,4 +194,4 @@ def indirect_term(
     with dr.suspend_grad():
         size = scene_size(scene)
         where = LineCurves(curves)
-        return estimate(evaluate, mode, film, seed, film.pixels * spp, curves.size, True, integrator.guiding, grad_in)
+        return estimate(evaluate, mode, film, seed, film.pixels * spp, where.choice, True, None, grad_in)

@@ -18,8 +18,9 @@ import mitsuba as mi
 
 from .camera import FilmMap
 from .distribution import Discrete
-from .estimate import Contribution, Numbers, estimate
+from .estimate import Contribution, estimate
 from .film import FilmSplat
+from .guiding import Numbers
 from .silhouettes import Silhouettes, classify
 from .stream import Stream
 
@@ -206,8 +207,8 @@ def primary_term(
     with dr.suspend_grad():
         where = PrimaryCurves(curves, camera, film, moving_only=not camera.moves())
         count = film.pixels * spp
-        guiding = integrator.guiding and curves.size >= WORTH_GUIDING
-        return estimate(evaluate, mode, film, seed, count, curves.size, False, guiding, grad_in)
+        memory = integrator.memory("primary") if where.choice.size >= WORTH_GUIDING else None
+        return estimate(evaluate, mode, film, seed, count, where.choice, False, memory, grad_in)
 
 
 def radiance_jump(

@@ -24,8 +24,9 @@ import mitsuba as mi
 
 from .camera import FilmMap
 from .distribution import Discrete
-from .estimate import Contribution, Numbers, estimate
+from .estimate import Contribution, estimate
 from .film import FilmSplat
+from .guiding import Numbers
 from .lights import NUDGE, Lights, LightVertex, arriving, unshadowed
 from .primary import side_distance, transparent, visible
 from .silhouettes import Silhouettes, classify
@@ -161,8 +162,8 @@ def shadow_term(
     with dr.suspend_grad():
         size = scene_size(scene)
         where = ShadowCurves(curves, lights)
-        count, elements = film.pixels * spp, curves.size * lights.size
-        return estimate(evaluate, mode, film, seed, count, elements, lights.extended, integrator.guiding, grad_in)
+        memory = integrator.memory("shadow")
+        return estimate(evaluate, mode, film, seed, film.pixels * spp, where.choice, lights.extended, memory, grad_in)
 
 
 def scene_size(scene: mi.Scene) -> mi.Float:

@@ -58,6 +58,8 @@ class SceneTables:
         if meshes:
             self._upload_edges(positions, faces, owner, smooth)
         self._upload_shapes(meshes, quadrics, tubes)
+        #: number of curve elements, lines of textures apart
+        self.curves = self.size + len(quadrics) + self.tubes.size
 
     def _upload_edges(self, positions: list, faces: list, owner: list, smooth: list) -> None:
         all_faces = np.concatenate(faces)
