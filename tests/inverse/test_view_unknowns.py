@@ -91,14 +91,14 @@ def test_the_gradient_of_a_pose_and_an_angle_is_the_difference_quotient():
     np.testing.assert_allclose(gradient, differences, rtol=0.03, atol=2e-2 * np.abs(differences).max())
 
 
-def test_exposures_are_recovered_and_come_back_by_key_and_not_as_scene_values():
+@pytest.mark.parametrize("solver", ["adam", "least-squares"])
+def test_exposures_are_recovered_and_come_back_by_key_and_not_as_scene_values(solver):
     scene = wall()
     views = [view(scene, "a", camera()), view(scene, "b", camera(0.5), gain=1.7), view(scene, "c", camera(1), gain=0.6)]
-    result = estimate(Problem(scene, views, "views.[bc].exposure", spp=16), iterations=60, seed=1)
-    assert result.info["solver"].startswith("adam")
+    result = estimate(Problem(scene, views, "views.[bc].exposure", spp=16), solver, iterations=60, seed=1)
     assert result.info["views"]["views.b.exposure"] == pytest.approx(1.7, rel=0.02)
     assert result.info["views"]["views.c.exposure"] == pytest.approx(0.6, rel=0.02)
-    assert result.values == {} and result.info["recordings"] == 1
+    assert result.values == {}
     picture = result.images["b"]
     assert picture["result"].mean() == pytest.approx(float(picture["target"].mean()), rel=0.03)
 
@@ -149,13 +149,6 @@ def test_exposure_and_white_balance_of_one_view_are_refused_together():
     scene = corner(SIZE)
     with pytest.raises(UsageError, match="only one of them can be unknown"):
         Problem(scene, [View("a", np.zeros((SIZE, SIZE, 3)))], ["views.a.exposure", "views.a.white_balance"])
-
-
-def test_least_squares_refuses_exposures():
-    scene = corner(SIZE)
-    problem = Problem(scene, [View("a", np.ones((SIZE, SIZE, 3)))], "views.a.exposure")
-    with pytest.raises(UsageError, match=r"not found by least squares.*adam"):
-        estimate(problem, "least-squares", pictures=False)
 
 
 @pytest.mark.filterwarnings("ignore:.*visibility-left-out")
