@@ -35,7 +35,7 @@ from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
 from .importance import Connection, importance_walk
-from .lights import NUDGE, Lights, arriving, unshadowed
+from .lights import NUDGE, Lights, arriving, reached
 from .shadow import ShadowCurves, scene_size
 from .silhouettes import CurvePoint, Silhouettes
 from .view import View
@@ -57,10 +57,14 @@ def near_end(
         attached to its surface.
     """
     outward = point.outward(ω)
-    start = mi.Point3f(dr.detach(point.p) + outward * (NUDGE * size))
+    start = point.beside(outward)
     ray = mi.Ray3f(start, -ω)
     hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
     si = hit.compute_surface_interaction(ray, mi.RayFlags.All, active)
+    if curves.tubes is not None:  # one that starts within another tube has left it unnoticed; the way back meets it
+        clearance = NUDGE * size
+        back = mi.Ray3f(mi.Point3f(si.p + ω * clearance), ω, si.t - clearance, 0, [])
+        si.t = dr.select(scene.ray_test(back, active & si.is_valid()), dr.inf, si.t)
     with dr.resume_grad(when=attach):
         attached = curves.follow(hit, si.p, active)
     return start, outward, dr.detach(si), attached
@@ -109,17 +113,17 @@ def indirect_shadow_term(
         active = probability > 0
         with dr.resume_grad(when=attach):
             y = lights.sample(light, numbers.other, active)
-            point = curves.sample(index, t, y.view())
+            point = where.point(light, index, t, y)
         active &= point.silhouette & (y.density > 0)
         p_B, p_y = dr.detach(mi.Point3f(point.p)), dr.detach(mi.Point3f(y.p))
         ω = dr.select(y.far, mi.Vector3f(p_y), dr.normalize(mi.Vector3f(p_y - p_B)))
         start, outward, si, near = near_end(scene, curves, point, ω, size, active, attach)
         active &= si.is_valid()
         at_B = dr.zeros(mi.SurfaceInteraction3f, dr.width(active))
-        at_B.p = p_B
+        at_B.p = start
         L, _ = arriving(y, at_B, active)
         active &= dr.any(L != 0)
-        active &= unshadowed(scene, y, start, size, active)
+        active &= reached(scene, y, start, size, active)
         link = importance_walk(
             scene, camera, film, numbers.random, si, ω, 1, integrator.max_depth - 2, integrator.rr_depth, active
         )

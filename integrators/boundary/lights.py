@@ -106,6 +106,7 @@ class Lights:
         self.extended = any(kind != DELTA for kind in self.kinds)
         if not self.size:
             return
+        self.extent = dr.opaque(mi.Float, 0.5 * float(dr.norm(scene.bbox().extents())))
         self.emitters = scene.emitters_dr()
         self.shapes = [emitter.get_shape() for emitter in tables.emitters]
         self.moving_shapes = any(s is not None and s.parameters_grad_enabled() for s in self.shapes)
@@ -214,6 +215,19 @@ def arriving(y: LightVertex, si: mi.SurfaceInteraction3f, active: mi.Bool) -> tu
         geometry = dr.select(y.far, 1, dr.abs_dot(y.record.n, d) / dr.square(distance))
         value = dr.select(y.delta, w_delta, value * geometry / y.density)
         return dr.select(active & dr.all(dr.isfinite(value)), value, 0), d
+
+
+def reached(scene: mi.Scene, y: LightVertex, start: mi.Point3f, size: mi.Float, active: mi.Bool) -> mi.Bool:
+    """Whether nothing stands between a point just beside a silhouette and the light vertex.
+
+    The ray starts at that point, close to which it has to be precise: another layer of the occluder may be very near.
+    """
+    p = mi.Point3f(dr.detach(y.p))
+    to_y = mi.Vector3f(p - start)
+    distance = dr.norm(to_y)
+    d = dr.select(y.far, mi.Vector3f(p), to_y / distance)
+    reach = dr.select(y.far, dr.largest(mi.Float), distance - dr.select(y.delta, 0, NUDGE * size))
+    return active & (reach > 0) & ~scene.ray_test(mi.Ray3f(start, d, reach, 0, []), active)
 
 
 def unshadowed(scene: mi.Scene, y: LightVertex, x: mi.Point3f, size: mi.Float, active: mi.Bool) -> mi.Bool:

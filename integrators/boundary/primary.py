@@ -11,6 +11,7 @@ Source: Li, Aittala, Durand, Lehtinen 2018, section 3; formula in docs/theory/ed
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import drjit as dr
@@ -40,11 +41,33 @@ def side_distance(film: FilmSplat) -> mi.Float:
     return dr.opaque(mi.Float, SIDE_PIXELS + SIDE_RELATIVE * float(max(film.size + film.offset)))
 
 
-def visible(scene: mi.Scene, ray: mi.Ray3f, p: mi.Point3f, active: mi.Bool) -> mi.Bool:
-    """Whether nothing opaque lies between the origin of a ray and p, a point on it."""
-    distance = dr.norm(p - ray.o)
-    shadow = mi.Ray3f(ray.o, dr.normalize(p - ray.o), distance * (1 - TOUCH), ray.time, ray.wavelengths)
+def visible(scene: mi.Scene, ray: mi.Ray3f, p: mi.Point3f, exact: mi.Bool | bool, active: mi.Bool) -> mi.Bool:
+    """Whether nothing opaque lies between the origin of a ray and p, a point on it.
+
+    Args:
+        exact: whether p touches no surface, so that whatever is in front of it counts, however close.
+    """
+    back = mi.Vector3f(ray.o - p)
+    clearance = dr.select(exact, 0, TOUCH)
+    shadow = mi.Ray3f(mi.Point3f(p + back * clearance), dr.normalize(back), dr.norm(back) * (1 - clearance), 0, [])
     return active & ~scene.ray_test(shadow, active)
+
+
+@dataclass
+class Beside:
+    """Rays that pass silhouettes on the side away from the occluder.
+
+    Attributes:
+        exact: (N,) whether there is one; else the side is seen by a camera ray at a distance of ε.
+        far_side: (N,) whether it is the side towards which the film normal points.
+        start: (N,) point just beside the silhouette.
+        d: (N,) direction away from the camera.
+    """
+
+    exact: mi.Bool
+    far_side: mi.Bool
+    start: mi.Point3f
+    d: mi.Vector3f
 
 
 def transparent(scene: mi.Scene) -> bool:
@@ -178,7 +201,7 @@ def primary_term(
         The derivative image in forward mode.
     """
     film, camera = FilmSplat(sensor), FilmMap(sensor)
-    see_through = transparent(scene)
+    see_through = transparent(scene) or integrator.hide_emitters
 
     def evaluate(numbers: Numbers, attach: bool) -> Contribution:
         random = numbers.random
@@ -193,15 +216,23 @@ def primary_term(
         with dr.resume_grad(when=attach):
             motion = dr.dot(perp, mi.Vector2f(u_attached))
             motion = dr.select(dr.isfinite(motion), motion, 0)
+        ray, _ = camera.ray(u, aperture)
+        outward = point.outward(ray.d)
         normal = dr.normalize(perp)
         active = (point.silhouette | point.crease) & (probability > 0) & film.inside(u) & camera.in_front(p)
         active &= dr.isfinite(normal.x) & dr.isfinite(normal.y)
+        exact = mi.Bool(False) if see_through else point.silhouette & ~point.tube
+        # The side of a silhouette away from the occluder: the ray that passes just beside it
+        start = mi.Point3f(dr.select(exact, mi.Vector3f(point.beside(outward)), mi.Vector3f(p)))
+        side = dr.dot(normal, camera.project_tangent(p, outward, aperture))
+        beside = Beside(exact, side > 0, start, mi.Vector3f(dr.detach(ray.d)))
         if not see_through:
-            ray, _ = camera.ray(u, aperture)
-            active &= visible(scene, mi.Ray3f(ray), p, active)
+            active &= visible(scene, mi.Ray3f(ray), start, exact, active)
         weight = dr.select(active, dr.rcp(probability * numbers.density), 0)
-        dr.eval(u, normal, perp, weight, active, numbers.cell)
-        jump, alpha, wavelengths = radiance_jump(integrator, scene, camera, film, u, normal, aperture, random, active)
+        dr.eval(u, normal, perp, weight, active, numbers.cell, beside)
+        jump, alpha, wavelengths = radiance_jump(
+            integrator, scene, camera, film, u, normal, aperture, beside, random, active
+        )
         return Contribution(u, motion, jump, weight, dr.norm(perp), alpha, wavelengths)
 
     with dr.suspend_grad():
@@ -219,12 +250,15 @@ def radiance_jump(
     u: mi.Point2f,
     normal: mi.Vector2f,
     aperture: mi.Point2f | None,
+    beside: Beside,
     random: Stream,
     active: mi.Bool,
 ) -> tuple[mi.Spectrum, mi.Float, Any]:
     """L(u − εn) − L(u + εn) including the sensor's weight, the same for alpha, and the wavelengths.
 
-    Both sides are lanes 2i and 2i + 1 of one launch: one kernel to compile, and equal random numbers.
+    On the outer side of a silhouette the ray starts beside it: a camera ray at a distance of ε could miss a layer of
+    the occluder close behind, which has a silhouette of its own. Both sides are lanes 2i and 2i + 1 of one launch: one
+    kernel to compile, and equal random numbers.
     """
     count = dr.width(u)
     lane = dr.arange(mi.UInt32, 2 * count)
@@ -235,7 +269,12 @@ def radiance_jump(
     lens = None if aperture is None else dr.gather(mi.Point2f, aperture, pair)
     both = dr.gather(mi.Bool, active, pair)
     ray, weight = camera.ray(mi.Point2f(at + dr.select(far_side, ε, -ε) * n), lens)
-    L, valid = integrator.radiance(scene, random.gather(pair), mi.RayDifferential3f(dr.detach(ray)), 0, both)
+    onward = mi.RayDifferential3f(dr.detach(ray))
+    outer = dr.gather(Beside, beside, pair)
+    from_curve = outer.exact & (outer.far_side == far_side)
+    onward.o = mi.Point3f(dr.select(from_curve, mi.Vector3f(outer.start), mi.Vector3f(onward.o)))
+    onward.d = dr.select(from_curve, outer.d, onward.d)
+    L, valid = integrator.radiance(scene, random.gather(pair), onward, 0, both)
     L = dr.select(both, L * dr.detach(weight), 0)
     covered = dr.select(both & valid, mi.Float(1), mi.Float(0))
     dr.eval(L, covered)

@@ -26,10 +26,11 @@ from .camera import FilmMap
 from .distribution import Discrete
 from .estimate import Contribution, estimate
 from .film import FilmSplat
+from .frames import Frames
 from .guiding import Numbers
-from .lights import NUDGE, Lights, LightVertex, arriving, unshadowed
+from .lights import Lights, LightVertex, arriving, reached, unshadowed
 from .primary import side_distance, transparent, visible
-from .silhouettes import Silhouettes, classify
+from .silhouettes import CurvePoint, Silhouettes, classify, pick
 from .tables import NON_MANIFOLD, OPEN
 
 
@@ -42,6 +43,7 @@ class ShadowCurves:
     """
 
     def __init__(self, curves: Silhouettes, lights: Lights) -> None:
+        self.curves, self.frames = curves, Frames(lights)
         shares = []
         with dr.suspend_grad():
             for number in range(lights.size):
@@ -50,11 +52,13 @@ class ShadowCurves:
                     parts.append(self._edges(curves, lights, number))
                 if curves.smooth is not None:
                     parts.append(self._smooth(curves, lights, number))
+                if self.frames.size:
+                    parts.append(self.frames.lengths(number))
                 weights = mi.Float64(parts[0] if len(parts) == 1 else dr.concat(parts))
                 total = dr.sum(weights)
                 shares.append(dr.select(total > 0, weights / total, 0))
             self.choice = Discrete(shares[0] if len(shares) == 1 else dr.concat(shares))
-        self.elements = curves.size
+        self.elements = curves.size + self.frames.size
 
     @staticmethod
     def _edges(curves: Silhouettes, lights: Lights, number: int) -> mi.Float:
@@ -96,6 +100,15 @@ class ShadowCurves:
         light = item // self.elements
         return light, item - light * self.elements, t, probability
 
+    def point(self, light: mi.UInt32, index: mi.UInt32, t: mi.Float, y: LightVertex) -> CurvePoint:
+        """The attached curve point of what was drawn."""
+        if not self.frames.size:
+            return self.curves.sample(index, t, y.view())
+        framed = mi.Bool(index >= self.curves.size)
+        other = self.curves.sample(dr.select(framed, 0, index), t, y.view())
+        frame = self.frames.sample(light, dr.select(framed, index - self.curves.size, 0), t, framed)
+        return pick(~framed, other, frame)
+
 
 def shadow_term(
     integrator: Any,
@@ -127,13 +140,14 @@ def shadow_term(
         active = probability > 0
         with dr.resume_grad(when=attach):
             y = lights.sample(light, numbers.other, active)
-            point = curves.sample(index, t, y.view())
+            point = where.point(light, index, t, y)
         active &= point.silhouette & (y.density > 0)
 
         # The receiver behind the curve point, found by a ray that clears the occluder
         p_B, p_y = dr.detach(mi.Point3f(point.p)), dr.detach(mi.Point3f(y.p))
         d = dr.select(y.far, -mi.Vector3f(p_y), dr.normalize(mi.Vector3f(p_B - p_y)))
-        ray = mi.Ray3f(mi.Point3f(p_B + point.outward(d) * (NUDGE * size)), d)
+        ray = mi.Ray3f(point.beside(point.outward(d)), d)
+        active &= reached(scene, y, ray.o, size, active)
         hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
         active &= hit.is_valid()
         receiver = hit.compute_surface_interaction(ray, mi.RayFlags.Minimal, active)
@@ -153,7 +167,7 @@ def shadow_term(
         active &= film.inside(u) & camera.in_front(x) & dr.isfinite(normal.x) & dr.isfinite(normal.y)
         if not see_through:
             to_x, _ = camera.ray(u, aperture)
-            active &= visible(scene, mi.Ray3f(to_x), x, active)
+            active &= visible(scene, mi.Ray3f(to_x), x, False, active)
         weight = dr.select(active, dr.rcp(probability * numbers.density), 0)
         dr.eval(u, normal, perp, weight, active, numbers.cell, dr.detach(y))
         jump, wavelengths = direct_jump(integrator, scene, camera, film, u, normal, aperture, y, size, active)

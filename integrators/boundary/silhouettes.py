@@ -25,6 +25,11 @@ from .view import View
 #: sine of the angle below which two faces count as one plane
 FLAT = 1e-5
 
+#: Distance at which a ray passes an occluder beside its silhouette: relative to the coordinates, some of their float32
+#: round-off; and relative to the size of a curved shape. It must be small, since what lies within it is not seen: on a
+#: finely tessellated smooth surface, folds as shallow as 1e-5 of its size hide many edges from the light.
+GAP, GAP_SMOOTH = 1.5e-6, 1e-4
+
 
 @dataclass
 class CurvePoint:
@@ -36,6 +41,8 @@ class CurvePoint:
         inner: a vector from p into the occluder, detached.
         silhouette: the occluder lies on one side of the plane through the viewpoint and the tangent.
         crease: both faces are on different sides, and shading may jump.
+        gap: distance at which a ray passes beside the curve.
+        tube: it belongs to a hair-like curve, which rays that start inside do not hit.
     """
 
     p: mi.Point3f
@@ -43,22 +50,30 @@ class CurvePoint:
     inner: mi.Vector3f
     silhouette: mi.Bool
     crease: mi.Bool
+    gap: mi.Float
+    tube: mi.Bool
 
     def outward(self, d: mi.Vector3f) -> mi.Vector3f:
         """Unit normal of the plane through the tangent and d, pointing away from the occluder."""
         n = dr.normalize(dr.cross(self.tangent, d))
         return mi.Vector3f(dr.mulsign(n, -dr.dot(n, self.inner)))
 
+    def beside(self, outward: mi.Vector3f) -> mi.Point3f:
+        """The point just clear of the occluder, detached."""
+        return mi.Point3f(dr.detach(mi.Point3f(self.p)) + outward * self.gap)
 
-def _pick(choice: mi.Bool, a: CurvePoint, b: CurvePoint) -> CurvePoint:
+
+def pick(choice: mi.Bool, a: CurvePoint, b: CurvePoint) -> CurvePoint:
     """Lane by lane a or b."""
-    pick = lambda x, y: dr.select(choice, x, y)
+    either = lambda x, y: dr.select(choice, x, y)
     return CurvePoint(
-        mi.Point3f(pick(mi.Vector3f(a.p), mi.Vector3f(b.p))),
-        pick(a.tangent, b.tangent),
-        pick(a.inner, b.inner),
-        pick(a.silhouette, b.silhouette),
-        pick(a.crease, b.crease),
+        mi.Point3f(either(mi.Vector3f(a.p), mi.Vector3f(b.p))),
+        either(a.tangent, b.tangent),
+        either(a.inner, b.inner),
+        either(a.silhouette, b.silhouette),
+        either(a.crease, b.crease),
+        either(a.gap, b.gap),
+        either(a.tube, b.tube),
     )
 
 
@@ -243,7 +258,7 @@ class Silhouettes:
             on_line = mi.Bool(index >= self.size)
             first = self.sample(dr.select(on_line, 0, index), t, view)
             second = self._on_line(dr.select(on_line, index - self.size, 0), t, on_line)
-            return _pick(~on_line, first, second)
+            return pick(~on_line, first, second)
         on_mesh = mi.Bool(index < self.edge_count)
         if not self.has_edges:
             return self._on_smooth(index, t, view, mi.Bool(True))
@@ -251,12 +266,13 @@ class Silhouettes:
             return self._on_edge(index, t, view, mi.Bool(True))
         first = self._on_edge(dr.select(on_mesh, index, 0), t, view, on_mesh)
         second = self._on_smooth(dr.select(on_mesh, 0, index - self.edge_count), t, view, ~on_mesh)
-        return _pick(on_mesh, first, second)
+        return pick(on_mesh, first, second)
 
     def _on_line(self, index: mi.UInt32, t: mi.Float, active: mi.Bool) -> CurvePoint:
         a, b = self.topology.lines.ends(self.positions, index, active)
         e = dr.detach(mi.Vector3f(b - a))
-        return CurvePoint(mi.Point3f(a + dr.detach(t) * (b - a)), e, mi.Vector3f(0), mi.Bool(False), active)
+        p = mi.Point3f(a + dr.detach(t) * (b - a))
+        return CurvePoint(p, e, mi.Vector3f(0), mi.Bool(False), active, mi.Float(0), mi.Bool(False))
 
     @staticmethod
     def lune(e: mi.Vector3f, c0: mi.Vector3f, c1: mi.Vector3f, flags: mi.UInt32) -> tuple[mi.Float, mi.Vector3f]:
@@ -318,9 +334,14 @@ class Silhouettes:
             c0 = mi.Vector3f(self.vertex(at(topology.opposite), active) - a)
             c1 = mi.Vector3f(self.vertex(at(topology.opposite_other), active) - a)
             silhouette, crease = classify(view.toward(a), e, c0, c1, flags)
-        return CurvePoint(p, e, c0, silhouette & active, crease & active)
+            gap = GAP * dr.maximum(dr.norm(a), dr.norm(b)) + 0.1 * GAP * dr.norm(e)
+        return CurvePoint(p, e, c0, silhouette & active, crease & active, gap, mi.Bool(False))
 
     def _on_smooth(self, index: mi.UInt32, t: mi.Float, view: View, active: mi.Bool) -> CurvePoint:
         assert self.smooth is not None
         p, tangent, inner, valid = self.smooth.sample(index, t, view, active)
-        return CurvePoint(p, tangent, inner, valid & active, mi.Bool(False))
+        with dr.suspend_grad():
+            radius = dr.gather(mi.Float, self.smooth.bounds()[1], index, active)
+            gap = GAP * dr.norm(dr.detach(p)) + GAP_SMOOTH * radius
+            tube = index >= (self.quadrics.size if self.quadrics else 0)
+        return CurvePoint(p, tangent, inner, valid & active, mi.Bool(False), gap, mi.Bool(tube))

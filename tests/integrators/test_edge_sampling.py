@@ -358,6 +358,66 @@ def test_soft_shadows_of_a_mask_are_warned_of() -> None:
     assert {w.message.code for w in caught} == {"mask-shadow"}  # type: ignore[union-attr]
 
 
+def rough_ball(size: int = 128) -> mi.Mesh:
+    """A sphere whose vertices are off by a thousandth of its radius: its outline is full of hidden folds."""
+    rng = np.random.default_rng(2)
+    θ, φ = np.meshgrid(np.linspace(0, np.pi, size), np.linspace(0, 2 * np.pi, 2 * size, endpoint=False), indexing="ij")
+    θ[1:-1] += rng.normal(0, 0.2 * np.pi / size, θ[1:-1].shape)
+    r = 0.45 * (1 + rng.normal(0, 1e-3, θ.shape))
+    r[0], r[-1] = 0.45, 0.45
+    points = np.stack([r * np.sin(θ) * np.cos(φ), r * np.sin(θ) * np.sin(φ), r * np.cos(θ) + 0.9], axis=-1)
+    i, j = np.meshgrid(np.arange(size - 1), np.arange(2 * size), indexing="ij")
+    at = lambda a, b: (a * 2 * size + b % (2 * size)).ravel()
+    quad = [at(i, j), at(i + 1, j), at(i + 1, j + 1), at(i, j + 1)]
+    faces = np.concatenate([np.stack([quad[0], quad[1], quad[2]], 1), np.stack([quad[0], quad[2], quad[3]], 1)])
+    properties = mi.Properties()
+    properties["mesh_bsdf"] = mi.load_dict(diffuse(0.6, 0.4, 0.3))
+    mesh = mi.Mesh("ball", size * 2 * size, len(faces), has_vertex_normals=True, props=properties)
+    parameters = mi.traverse(mesh)
+    parameters["vertex_positions"] = points.astype(np.float32).ravel()
+    parameters["faces"] = faces.astype(np.uint32).ravel()
+    parameters.update()
+    return mesh
+
+
+@pytest.mark.parametrize("who", ["camera", pytest.param("floor", marks=pytest.mark.slow)])
+def test_an_outline_full_of_folds_counts_once(who: str) -> None:
+    subject = Subject(room(sun(), rough_ball()), (f"{who}.to_world", translate(1, 0.3, 0.4)))
+    reference = subject.difference(2, 1e-2, 12)
+    assert_slope_is_one(reference, subject.forward(4, max_depth=2))
+
+
+def projector() -> dict[str, Any]:
+    texels = mi.TensorXf(np.random.default_rng(4).random((4, 4, 3)).astype(np.float32))
+    image = {"type": "bitmap", "data": texels, "raw": True}
+    to_world = look([0.8, 0.5, 3], [0, 0, 0.3], [0, 1, 0])
+    return {"type": "projector", "to_world": to_world, "irradiance": image, "fov": 40, "scale": 30}
+
+
+def sky_map() -> dict[str, Any]:
+    texels = np.random.default_rng(4).random((8, 16, 3)).astype(np.float32) * 0.5
+    texels[2, 3] += 8
+    to_world = mi.ScalarTransform4f().rotate([1, 0, 0], 90)
+    return {"type": "envmap", "bitmap": mi.Bitmap(texels), "to_world": to_world}
+
+
+@pytest.mark.parametrize(
+    ("light", "key"),
+    [
+        ("projector", "light.to_world"),
+        pytest.param("projector", "floor.to_world", marks=pytest.mark.slow),
+        pytest.param("projector", "camera.to_world", marks=pytest.mark.slow),
+        pytest.param("sky", "occluder.to_world", marks=pytest.mark.slow),
+    ],
+)
+def test_images_as_lights_have_the_slope_of_finite_differences(light: str, key: str) -> None:
+    """A projector's light ends at the frame of its image; an environment map is brighter here and there."""
+    lights = {"projector": projector, "sky": sky_map}
+    subject = Subject(room(lights[light](), ball()), (key, translate(1, 0.3, 0.4)))
+    reference = subject.difference(2, 1e-2, 16)
+    assert_slope_is_one(reference, subject.forward(8, spp=128 if light == "sky" else 64, max_depth=2))
+
+
 def test_an_edge_across_a_seam_counts_once() -> None:
     """Mitsuba's cube (24 vertices) and the same cube with eight have the same derivative."""
     corners = np.array([[x, y, z] for z in (-1, 1) for y in (-1, 1) for x in (-1, 1)], dtype=np.float32) * 0.5
