@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .cameras import Camera
+from .colmap import read_colmap
 from .framing import resample
 from .headers import ImageHeader, read_header
 from .images import (
@@ -15,21 +17,30 @@ from .images import (
     write_channels,
     write_image,
 )
+from .shots import Capture, Shot
+from .transforms import read_transforms
 from .views import View, Views, check_films, load_views, read_mask
+from .views_file import read_views_file
 
 __all__ = [
+    "Camera",
+    "Capture",
     "ImageHeader",
     "Picture",
+    "Shot",
     "View",
     "Views",
     "check_films",
     "check_texels",
     "linear_to_srgb",
     "load_views",
+    "read_colmap",
     "read_header",
     "read_image",
     "read_mask",
     "read_picture",
+    "read_transforms",
+    "read_views_file",
     "resample",
     "srgb_to_linear",
     "to_8bit",
