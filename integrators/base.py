@@ -117,7 +117,7 @@ class ReplayIntegrator(ADIntegrator):
         terms = self.derivative_terms(params)
         total = None
         for term, spp_term in terms:
-            launches = self.passes(sensor, seed, spp_term or spp)
+            launches = self.passes(sensor, seed, self.samples_of(spp_term, spp, sensor))
             for pass_seed, pass_spp in launches:
                 try:
                     image: Any = term(dr.ADMode.Forward, scene, params, sensor, pass_seed, pass_spp, None)
@@ -158,13 +158,20 @@ class ReplayIntegrator(ADIntegrator):
         if not terms:
             raise ValueError("every term of the derivative is switched off")
         for term, spp_term in terms:
-            launches = self.passes(sensor, seed, spp_term or spp)
+            launches = self.passes(sensor, seed, self.samples_of(spp_term, spp, sensor))
             for pass_seed, pass_spp in launches:
                 term(dr.ADMode.Backward, scene, params, sensor, pass_seed, pass_spp, grad_in / len(launches))
                 dr.eval()
 
-    def derivative_terms(self, params: Any) -> list[tuple[Any, int]]:
-        """The terms that are on, as (function, own samples per pixel or 0).
+    @staticmethod
+    def samples_of(own: int | float, spp: int, sensor: mi.Sensor) -> int:
+        """Samples per pixel of a term: its own, or its share (a float) of those of the call."""
+        if isinstance(own, float):
+            return max(1, round(own * (spp or sensor.sampler().sample_count())))
+        return own or spp
+
+    def derivative_terms(self, params: Any) -> list[tuple[Any, int | float]]:
+        """The terms that are on, as (function, own samples per pixel; or 0; or a share of the call's, as a float).
 
         A term is called as `term(mode, scene, params, sensor, seed, spp, grad_in)`; in forward mode it returns a
         derivative image, in backward mode it accumulates into the attached parameters.

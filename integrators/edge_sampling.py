@@ -22,21 +22,24 @@ Sources: Li, Aittala, Durand, Lehtinen 2018; Zhang, Miller, Yan, Gkioulekas, Zha
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import drjit as dr
 import mitsuba as mi
+import numpy as np
 
+from .boundary.budget import Pilot, measure, shares
 from .boundary.deliver import nothing
 from .boundary.device import arrays, recording
 from .boundary.film import FilmSplat
 from .boundary.guiding import Cells, Guide, blank, film_key
 from .boundary.indirect import indirect_shadow_term, indirect_term
-from .boundary.lights import DELTA, Lights, LightTables
+from .boundary.lights import DELTA, Lights, LightTables, light_key
 from .boundary.limits import boundary_limits
 from .boundary.primary import WORTH_GUIDING, primary_term
 from .boundary.shadow import shadow_term
-from .boundary.silhouettes import Silhouettes
+from .boundary.silhouettes import Silhouettes, scene_key
 from .boundary.tables import SceneTables
 from .errors import GradientWarning
 from .path_replay import PathReplay
@@ -53,6 +56,8 @@ class EdgeSampling(PathReplay):
         guiding: whether what earlier samples of the first two found directs the next (default true): from call to call,
             in the first by a pilot with an eighth of the samples.
         primary, shadow, indirect: whether the term is estimated at all (default true).
+        split: "equal" gives every term without samples of its own as many as the call says; "auto" lets `balance`,
+            which whoever optimises calls once, split them by variance and cost.
 
     Raises (when differentiated):
         UnsupportedGradient: geometry moves in a scene with a shape, sensor or light whose boundaries are not known.
@@ -67,6 +72,11 @@ class EdgeSampling(PathReplay):
         self.shadow = bool(props.get("shadow", True))
         self.indirect = bool(props.get("indirect", True))
         self.guiding = bool(props.get("guiding", True))
+        self.split = str(props.get("split", "equal"))
+        if self.split not in ("equal", "auto"):
+            raise ValueError(f"split is {self.split!r}, equal or auto was expected")
+        #: samples of each term over those of an equal split
+        self.shares: dict[str, float] = {}
         self._topology: SceneTables | None = None
         self._lights: LightTables | None = None
         #: Every array of the tables: `dr.freeze` looks for the inputs of a recording among the attributes
@@ -87,11 +97,11 @@ class EdgeSampling(PathReplay):
         """
         if not camera_moves(sensor) and not geometry_moves(scene):
             return
-        with dr.suspend_grad():
-            topology = Silhouettes(scene, self._topology).topology
-            lights = Lights(scene, self._lights).tables
-        if topology is not self._topology or lights is not self._lights:
-            self._topology, self._lights = topology, lights
+        topology, lights = self._topology, self._lights
+        if topology is None or lights is None or topology.key != scene_key(scene) or lights.key != light_key(scene):
+            with dr.suspend_grad():
+                self._topology = topology = Silhouettes(scene, topology).topology
+                self._lights = lights = Lights(scene, lights).tables
             self._arrays = arrays([topology, lights])
             self._memory.clear()
             self._warn(scene, topology)
@@ -119,17 +129,49 @@ class EdgeSampling(PathReplay):
                 self._warned.add(code)
                 warnings.warn(GradientWarning(code, message, remedy), stacklevel=2)
 
-    def derivative_terms(self, params: Any) -> list[tuple[Any, int]]:
+    def derivative_terms(self, params: Any) -> list[tuple[Any, int | float]]:
         """Interior and boundary terms that are on; see `ReplayIntegrator.derivative_terms`."""
-        terms = super().derivative_terms(params)
+        return [(term, own or self.shares.get(name, 0)) for name, term, own in self._named_terms()]
+
+    def _named_terms(self) -> list[tuple[str, Any, int]]:
+        terms: list[tuple[str, Any, int]] = []
+        if self.interior:
+            terms.append(("interior", self.interior_term, self.interior_spp))
         if self.primary:
-            terms.append((self._boundary(self._primary), self.primary_spp))
+            terms.append(("primary", self._boundary(self._primary), self.primary_spp))
         if self.shadow and self.max_depth >= 2:
-            terms.append((self._boundary(self._shadow), self.shadow_spp))
+            terms.append(("shadow", self._boundary(self._shadow), self.shadow_spp))
         if self.indirect and self.max_depth >= 3:
-            terms.append((self._boundary(self._indirect_shadow), self.indirect_spp))
-            terms.append((self._boundary(self._indirect), self.indirect_spp))
+            terms.append(("indirect shadow", self._boundary(self._indirect_shadow), self.indirect_spp))
+            terms.append(("indirect", self._boundary(self._indirect), self.indirect_spp))
         return terms
+
+    def balance(
+        self, scene: mi.Scene, params: Any, sensor: mi.Sensor, attach: Callable[[], Any], spp: int, seed: int = 0
+    ) -> dict[str, float]:
+        """Split the samples among the terms by a pilot of each, for all calls from now on.
+
+        Args:
+            attach: sets the parameters with tangents; called before every derivative image of the pilot.
+            spp: samples per pixel of a pilot's image.
+
+        Returns:
+            Samples of each term over those of an equal split of the same cost. Terms with samples of their own keep
+            them.
+        """
+        self.shares = {}
+        pilots: dict[str, Pilot] = {}
+        for name, term, own in self._named_terms():
+
+            def image(k: int, term: Any = term) -> np.ndarray:
+                attach()
+                self.dropped = mi.UInt32(0)
+                return np.array(term(dr.ADMode.Forward, scene, params, sensor, mi.UInt32(seed + k), spp, None))
+
+            if not own:
+                pilots[name] = measure(image, spp)
+        self.shares = shares(pilots)
+        return self.shares
 
     def _boundary(self, term: Any) -> Any:
         """Wrap a boundary term: skipped while nothing moves, refused where its geometry is not known."""

@@ -135,6 +135,37 @@ class Smooth:
         return result
 
 
+def sorted_shapes(scene: mi.Scene) -> tuple[list[mi.Mesh], list[mi.Shape], list[mi.Shape]]:
+    """The meshes, quadrics and tubes of a scene.
+
+    Raises:
+        UnsupportedGradient: a shape whose silhouettes are not known.
+    """
+    meshes, quadrics, tubes = [], [], []
+    for shape in scene.shapes():
+        name = shape.class_name()
+        if shape.is_mesh() and name != "EllipsoidsMesh":
+            if shape.face_count() > 0:
+                meshes.append(shape)
+        elif name in QUADRICS:
+            quadrics.append(shape)
+        elif name in TUBES:
+            tubes.append(shape)
+        else:
+            raise UnsupportedGradient(
+                f"the silhouettes of a {name} are not known, so visibility cannot be differentiated in its scene",
+                key=shape.id(),
+                remedy="replace it by a mesh, or use the estimator finite_difference",
+            )
+    return meshes, quadrics, tubes
+
+
+def scene_key(scene: mi.Scene) -> tuple[Any, ...]:
+    """Changes when the tables of a scene have to be made anew."""
+    meshes, quadrics, tubes = sorted_shapes(scene)
+    return topology_key(meshes, [*quadrics, *tubes])
+
+
 class Silhouettes:
     """All boundary curves of a scene, at its current parameters.
 
@@ -147,22 +178,7 @@ class Silhouettes:
     """
 
     def __init__(self, scene: mi.Scene, topology: SceneTables | None = None) -> None:
-        meshes, quadrics, tubes = [], [], []
-        for shape in scene.shapes():
-            name = shape.class_name()
-            if shape.is_mesh() and name != "EllipsoidsMesh":
-                if shape.face_count() > 0:
-                    meshes.append(shape)
-            elif name in QUADRICS:
-                quadrics.append(shape)
-            elif name in TUBES:
-                tubes.append(shape)
-            else:
-                raise UnsupportedGradient(
-                    f"the silhouettes of a {name} are not known, so visibility cannot be differentiated in its scene",
-                    key=shape.id(),
-                    remedy="replace it by a mesh, or use the estimator finite_difference",
-                )
+        meshes, quadrics, tubes = sorted_shapes(scene)
         if topology is None or (not recording() and topology.key != topology_key(meshes, [*quadrics, *tubes])):
             topology = SceneTables(meshes, quadrics, tubes)
         self.topology = topology

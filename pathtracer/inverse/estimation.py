@@ -278,6 +278,7 @@ class Estimation:
                 "processor_seconds": 0.0 if self._began is None else time.process_time() - self._cpu,
                 "first_gradient": self._first_gradient,
                 "recordings": self.objective.recordings,
+                "split": self.objective.shares,
                 "samples": self._samples,
                 "views": {k: v.tolist() for k, v in problem.view_values(self._estimate).items()},
                 "skipped": self._skipped,

@@ -167,7 +167,9 @@ class EstimatorTable(_Table):
     primal_spp: int | None = Field(default=None, ge=1)
     interior_spp: int | None = Field(default=None, ge=1)
     primary_spp: int | None = Field(default=None, ge=1)
+    shadow_spp: int | None = Field(default=None, ge=1)
     indirect_spp: int | None = Field(default=None, ge=1)
+    split: Literal["equal", "auto"] | None = None
     max_depth: int | None = None
     rr_depth: int | None = None
     strict: bool = False

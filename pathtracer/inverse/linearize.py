@@ -20,7 +20,7 @@ from .losses import Huber, Loss
 from .parameters import ArrayUnknown, to_device
 from .rendering import _OPAQUE_CAMERAS, FrozenProgram, _fields
 from .view_unknowns import GAINS, PREFIX
-from .weights import PILOT
+from .weights import weights_of
 
 if TYPE_CHECKING:
     from .objective import Objective
@@ -34,6 +34,8 @@ LAUNCH = 1 << 16
 _REACH = {"log": 1.0, "logit": 1.5, "box": 0.25, "identity": 0.3}
 #: Likewise of motions (radians, shares of the scene), and the unit of their precision.
 _MOTION = (0.1, 0.5)
+#: Standard deviation (pixels) of the Gaussian that noise maps are smoothed with.
+_SMOOTH = 1.5
 #: Purposes of seeds; see `objective.derive_seed`.
 PAIR, JACOBIAN, PROBE = 16, 18, 20
 
@@ -182,24 +184,22 @@ class Linearizer:
         rows = rows.reshape(-1, rows.shape[-1])[:, : self.channels]
         return np.where(np.isfinite(rows), rows, 0), copies * spp * len(rows)
 
-    def weigh(self, latent: Array, step: int) -> int:
+    def weigh(self) -> None:
         """Weight pixels by the noise of the renders since the last call (for losses that ask for it).
 
-        Returns:
-            camera paths spent on a pilot.
+        The noise is smoothed over neighbours: of a rare bright path, one pixel shows what may hit any of them.
         """
         if not self.problem.loss.by_noise:
-            return 0
-        samples = 0
-        count = min(n.count for n in self.objective.noise.values())
-        for k in range(max(0, PILOT - count)):
-            samples += self.pair(latent, step + (k + 1) * 1_000_003).samples
+            return
+        from scipy.ndimage import gaussian_filter
+
         for view in self.views:
             noise = self.objective.noise[view.view.name]
-            self.objective.weights[view.view.name] = noise.weight(view.target)
+            if noise.count:
+                smooth = gaussian_filter(noise.mean, (_SMOOTH, _SMOOTH, 0))
+                self.objective.weights[view.view.name] = weights_of(smooth, view.target)
             noise.clear()
         self._weight = None
-        return samples
 
     def per_view(self, pair: Pair) -> dict[str, float]:
         """Loss of each view."""
@@ -299,6 +299,7 @@ class Linearizer:
         import drjit as dr
         import mitsuba as mi
 
+        self.objective.balance(latent, view)
         by_gain = any(np.any(t) and g for t, g in zip(self.problem.split(tangent), self._gains, strict=True))
         # exposure multiplies the finished render: what does not reach the rays is no business of the estimator
         active = frozenset(k for k, m in enumerate(self._moves) if m == moving and self._gains[k] == by_gain)

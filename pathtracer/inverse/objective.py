@@ -6,6 +6,7 @@ at any step and two runs with one seed see the same noise.
 
 from __future__ import annotations
 
+import gc
 import re
 import time
 import warnings
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import EnvironmentFault
+from .parameters import to_device
 from .problem import PreparedView, Problem
 from .rendering import PASS_SAMPLES, FrozenProgram, Samples
 from .weights import PILOT, NoiseMap
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 #: What Dr.Jit, CUDA and the C++ library say.
 _OUT_OF_MEMORY = re.compile(r"out of memory|bad_alloc|could not allocate|allocation failed", re.IGNORECASE)
 _PRIMAL_A, _PRIMAL_B, _ADJOINT, _ORDER = range(4)
+_SPLIT = 32
 
 
 def derive_seed(run: int, step: int, view: int, purpose: int) -> int:
@@ -98,6 +101,9 @@ class Objective:
         self._pass_samples = PASS_SAMPLES
         self._programs: dict[tuple[str, Samples], FrozenProgram] = {}
         self._linearizer: Linearizer | None = None
+        self._balanced = False
+        #: samples of each term of the estimator over those of an equal split, once they were balanced
+        self.shares: dict[str, float] = {}
 
     @property
     def linearizer(self) -> Linearizer:
@@ -197,6 +203,34 @@ class Objective:
         total.samples += samples.total * view.view.width * view.view.height
         return loss, spread, gradient, bad, seeds[2]
 
+    def balance(self, latent: np.ndarray, view: PreparedView) -> None:
+        """Once: let an estimator that was asked to (`split = "auto"`) split its samples among its terms.
+
+        The pilot moves all unknowns at once, each by its latent step size with a random sign.
+        """
+        integrator = self.problem.integrator
+        if self._balanced or getattr(integrator, "split", "equal") != "auto":
+            return
+        self._balanced = True
+        gc.collect()  # virtual calls look at every object of the process, attached ones of dead scenes too
+        import drjit as dr
+        import mitsuba as mi
+
+        problem = self.problem
+        signs = np.random.default_rng(self.seed).choice([-1.0, 1.0], latent.size)
+
+        def attach() -> None:
+            leaves = problem.set_latent(latent, view.lit)
+            problem.aim(view)
+            for leaf, piece in zip(leaves, problem.split(signs * self.rates), strict=True):
+                dr.set_grad(leaf, to_device(piece, mi.Float))
+            dr.enqueue(dr.ADMode.Forward, leaves)
+            dr.traverse(dr.ADMode.Forward, flags=dr.ADFlag.ClearEdges)
+
+        seed = derive_seed(self.seed, 0, 0, _SPLIT)
+        scene, spp = problem.scene, problem.plan(view).adjoint
+        self.shares = integrator.balance(scene.mi, scene.params, view.sensor, attach, spp, seed)
+
     def _launch(
         self, latent: np.ndarray, view: PreparedView, samples: Samples, seeds: list[int]
     ) -> tuple[float, float, int, np.ndarray, Any, Any]:
@@ -204,6 +238,7 @@ class Objective:
         import mitsuba as mi
 
         problem, target = self.problem, view.target
+        self.balance(latent, view)
         leaves = problem.set_latent(latent, view.lit)
         problem.aim(view)
         gain = problem.gain(view)

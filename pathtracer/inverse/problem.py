@@ -404,7 +404,8 @@ _LENS = {
 #: Rec. 709, as a luminance film weights its colours.
 _LUMINANCE = np.array([[0.212671], [0.715160], [0.072169]], np.float32)
 #: Properties that Mitsuba's own estimators do not know.
-ESTIMATOR_BUDGETS = ("primal_spp", "interior_spp", "primary_spp", "indirect_spp", "interior", "primary", "indirect")
+_TERMS = ("interior", "primary", "shadow", "indirect")
+ESTIMATOR_BUDGETS = ("primal_spp", *(f"{term}_spp" for term in _TERMS), *_TERMS, "split")
 
 
 def _channels(film: Any, where: str | Path) -> int:

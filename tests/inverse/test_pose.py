@@ -92,3 +92,19 @@ def test_the_error_of_a_position_is_a_distance() -> None:
     lamp = Parameter("point.position", init=[1.0, 1.0, 2.0])
     black = View("front", np.zeros((16, 16, 3), np.float32))
     assert Problem(shadow_scene(), black, lamp, estimator="edge_sampling").unknowns[0].measure == "position"
+
+
+def test_samples_are_split_by_variance_and_cost_once_and_the_split_is_recorded() -> None:
+    objective = Objective(pose_problem(), seed=3)
+    objective.problem.integrator = _with_split(objective.problem)
+    for step in range(3):
+        evaluation = objective.evaluate(objective.start, step)
+    assert evaluation.finite and objective.recordings == 1
+    assert set(objective.shares) == {"interior", "primary", "shadow", "indirect shadow", "indirect"}
+    assert min(objective.shares.values()) < 1 < max(objective.shares.values())
+
+
+def _with_split(problem: Problem) -> Any:
+    import mitsuba as mi
+
+    return mi.load_dict({**problem.scene.default_integrator(), "type": "edge_sampling", "split": "auto"})
