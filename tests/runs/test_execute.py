@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import os
 import signal
 import warnings
 from pathlib import Path
@@ -12,10 +14,12 @@ import numpy as np
 import pytest
 from walls import LAMP, PAINT, job, write_walls
 
+from pathtracer.cli.main import main
+from pathtracer.errors import StorageFault
 from pathtracer.inverse.estimation import EXPLODE_LIMIT
 from pathtracer.inverse.objective import Objective
 from pathtracer.report.sources import gather
-from pathtracer.runs import read_history
+from pathtracer.runs import RunFolder, read_history
 from pathtracer.runs.execute import execute
 from pathtracer.runs.folder import read_arrays
 from pathtracer.runs.progress import Budget
@@ -173,3 +177,27 @@ def test_times_are_split_into_loading_compiling_stepping_and_what_follows(folder
     timings = gather(tmp_path / "run").timings
     assert [name.split(" ")[0] for name in timings] == ["load", "compile", "6", "a", "pictures"]
     assert all(seconds >= 0 for seconds in timings.values())
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_exit_7_and_what_was_saved_goes_on(folder, tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(StorageFault, match="No space left") as caught:
+        execute(job(folder), folder, tmp_path / "run", Quiet(12, lambda: monkeypatch.setattr(os, "fsync", full)))
+    assert caught.value.exit_code == 7
+    monkeypatch.setattr(os, "fsync", fsync)
+    saved = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
+    assert saved == ["step-000005", "step-000010"]
+    outcome = execute(job(folder), folder, tmp_path / "run", Quiet(), resume=True)
+    assert outcome.code == 0 and [s.index for s in outcome.result.history] == list(range(20))
+
+
+def test_a_second_process_on_one_run_is_refused_with_exit_2(folder, tmp_path, capsys):
+    execute(job(folder), folder, tmp_path / "run", Quiet(6, lambda: signal.raise_signal(signal.SIGINT)))
+    with RunFolder(tmp_path / "run", fresh=False):
+        assert main(["resume", str(tmp_path / "run")]) == 2
+    assert "another process works in this run folder" in capsys.readouterr().err
+    assert main(["resume", str(tmp_path / "run"), "-q"]) == 0
