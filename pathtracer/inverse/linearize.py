@@ -184,6 +184,11 @@ class Linearizer:
         rows = rows.reshape(-1, rows.shape[-1])[:, : self.channels]
         return np.where(np.isfinite(rows), rows, 0), copies * spp * len(rows)
 
+    def forget_noise(self) -> None:
+        """Forget the noise of all renders so far."""
+        for noise in self.objective.noise.values():
+            noise.clear()
+
     def weigh(self) -> None:
         """Weight pixels by the noise of the renders since the last call (for losses that ask for it).
 

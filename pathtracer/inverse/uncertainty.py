@@ -55,8 +55,9 @@ def explain(
     """
     loose = covariance.copy()
     for direction in open_directions:
+        part = np.where(np.abs(direction) > 0.1 * np.abs(direction).max(), direction * reach, 0)
         # large, and no infinity: the derivative of a display may have zeros
-        loose += 1e12 * np.outer(direction * reach, direction * reach)
+        loose += 1e12 * np.outer(part, part)
     errors = []
     ends = np.cumsum([u.start.size for u in problem.unknowns])
     for unknown, piece, end in zip(problem.unknowns, problem.split(latent), ends, strict=True):

@@ -60,13 +60,22 @@ class NoiseMap:
     def _shape(self) -> tuple[int, ...]:
         return (0, 0, 0) if self._sum is None else tuple(self._sum.shape)
 
+    @property
+    def mean(self) -> np.ndarray:
+        """(H, W, C) variance of each value."""
+        return np.array(self._sum, np.float64) / self.count
+
     def weight(self, target: Target) -> Any:
         """(H, W, C) weights: the target's own (mask over pixel count) over the variance."""
-        import mitsuba as mi
+        return weights_of(self.mean, target)
 
-        variance = np.array(self._sum, np.float64) / self.count
-        image, base = np.array(target.image, np.float64), np.array(target.weight, np.float64)
-        return to_device(base / (variance + floor_of(variance, image, base)), mi.TensorXf)
+
+def weights_of(variance: np.ndarray, target: Target) -> Any:
+    """(H, W, C) weights, a tensor: the target's own (mask over pixel count) over a variance with a floor."""
+    import mitsuba as mi
+
+    image, base = np.array(target.image, np.float64), np.array(target.weight, np.float64)
+    return to_device(base / (variance + floor_of(variance, image, base)), mi.TensorXf)
 
 
 def floor_of(variance: np.ndarray, image: np.ndarray, base: np.ndarray) -> np.ndarray:

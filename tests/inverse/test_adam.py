@@ -19,10 +19,13 @@ class NoisyBowl:
         n = answer.size
         self.start, self.rates = np.zeros(n), np.full(n, 0.1)
         self.lower, self.upper = np.full(n, -np.inf), np.full(n, np.inf)
-        self.weighed = 0
+        self.weighed = self.waits = 0
 
     def weigh(self, latent: np.ndarray, step: int) -> None:
         self.weighed += 1
+
+    def level(self, scale: np.ndarray) -> np.ndarray:
+        return scale
 
     def evaluate(self, latent: np.ndarray, step: int, spp: int | None = None) -> Evaluation:
         rng = np.random.default_rng(step)

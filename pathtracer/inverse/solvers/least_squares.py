@@ -3,7 +3,8 @@
 Approach: from renders and derivative images of independent seeds follow the normal equations (`normal.py`); the step
 solves them within the bounds. A step is taken unless the loss rose by more than the noise explains; the damping follows
 how well the model predicted it. Where things move, the first rounds see the pictures through a Gaussian (wide, then
-narrow, then none): what does not overlap has no gradient. Strengths of lights step in the light itself, in which the
+narrow, then none): what does not overlap has no gradient. Pixels weigh as the loss says, but not yet by their noise:
+that of a start far away would silence the pixels that tell most. Strengths of lights step in the light itself, in which the
 image is linear, not in its logarithm.
 
 Refinement: as soon as steps drown in noise, the solver stops stepping and averages. With instruments Z = W J̄, an
@@ -63,7 +64,7 @@ class LeastSquares:
 
     iterations: int = 60
     seconds: float | None = None
-    precision: float = 1e-3
+    precision: float = 1.5e-3
     coarse: str = "auto"
     stop: str = "auto"
     name: str = field(default="least-squares", init=False)
@@ -118,8 +119,6 @@ class LeastSquares:
         assert self._problem is not None
         if self._restored is not None:
             self._load(self._restored)
-        else:
-            self._problem.weigh(self._u, 0)
         while True:
             began = time.perf_counter()
             move = self._refine(self._problem) if self._refining else self._approach(self._problem)
@@ -183,6 +182,8 @@ class LeastSquares:
         if taken:
             self._rejected = 0
             self._u, self._a, self._b = trial.copy(), pair.a, pair.b
+            if self._step:
+                p.forget_noise()  # what is noisy changes with the answer: a highlight sharpens, a lamp comes into view
             self._reweigh(p, pair)
             self._J1, spent1 = p.jacobian(self._u, self._step, 0, self._copies)
             self._J2, spent2 = p.jacobian(self._u, self._step, 1, self._copies)
@@ -245,14 +246,13 @@ class LeastSquares:
     def _refine(self, p: Linearizer) -> Move:
         layout = self._layout()
         u = self._answer.copy()
-        if self._refining == 1:
-            p.weigh(u, self._step)  # the weights of the approach came from a start that may look quite different
-            self._columns = 1.0
         copies = min(self._copies * 2 ** (self._round // 2), _MOST_COPIES)
         pair = p.pair(u, self._step, copies)
         samples = pair.samples
         if self._refining == 1:
+            p.weigh()
             self._reweigh(p, pair)
+            self._columns = 1.0
         if self._columns < _COLUMNS and (self._columns < 2 or self._inflation > _NOISY):
             # derivative images of the approach take part in the average: they are as good as new, a step away
             for half in (0, 1):
@@ -272,7 +272,7 @@ class LeastSquares:
         equations, centre = self._averaged(layout)
         # noise in the instruments costs precision in proportion; where an eigenvalue is in doubt, it costs the verdict
         self._inflation = max(equations.inflation, 2.0 if not np.all(equations.known) else 1.0)
-        step = equations.step(0.0, *self._room(centre, 0.5))
+        step = equations.step(0.0, *self._room(centre, 0.5), wander=3.0)
         self._answer = self._move(centre, step)
         move = self._report(u, pair, equations.b, samples, "")
         if float(np.max(np.abs(self._answer - centre) / p.reach)) > 0.15 and self._round > 1:
@@ -296,7 +296,7 @@ class LeastSquares:
         inverse, unknown = equations.inverse(self._pinned(self._answer))
         if len(unknown) and self._columns < _COLUMNS:
             return False
-        own = np.clip(np.diag(inverse @ equations.noise @ inverse), 0, None)
+        own = np.clip(np.diag(inverse @ equations.renders @ inverse), 0, None)
         whole = np.clip(np.diag(inverse @ equations.spread @ inverse), 0, None)
         p = self._problem
         assert p is not None

@@ -337,22 +337,18 @@ class LinearLighting:
 
     def _weigh(self, p: Linearizer, a: Array, b: Array) -> None:
         """Weights from the noise of the picture under the lights as they are now, smoothed over neighbours."""
-        import mitsuba as mi
         from scipy.ndimage import gaussian_filter
 
-        from ..parameters import to_device
-        from ..weights import floor_of
+        from ..weights import weights_of
 
         start = 0
         for view, (height, width) in zip(p.views, p.shapes, strict=True):
             rows = slice(start, start + height * width)
             start = rows.stop
-            noise = (0.25 * (a - b)[:, rows] ** 2).T.reshape(height, width, 3)
-            noise = gaussian_filter(noise, (1.5, 1.5, 0))
-            target, base = np.array(view.target.image, np.float64), np.array(view.target.weight, np.float64)
-            total = np.ones(target.shape)
-            total[..., :3] = noise + floor_of(noise, target[..., :3], base[..., :3])
-            p.objective.weights[view.view.name] = to_device(base / total, mi.TensorXf)
+            noise = np.ones(np.array(view.target.weight).shape)
+            noise[..., :3] = (0.25 * (a - b)[:, rows] ** 2).T.reshape(height, width, 3)
+            smooth = gaussian_filter(noise, (1.5, 1.5, 0))
+            p.objective.weights[view.view.name] = weights_of(smooth, view.target)
         p._weight = None
 
     # -- between values and latent numbers --------------------------------------------------------------------------

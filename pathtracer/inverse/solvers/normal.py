@@ -73,7 +73,8 @@ class Normal:
     Attributes:
         A: (n, n) symmetric, unbiased, so possibly not quite positive.
         b: (n,) half the gradient of the loss.
-        noise: (n, n) covariance of b from the renders.
+        noise: (n, n) covariance of b from all Monte Carlo noise.
+        renders: (n, n) the part of it that more renders take away; the rest comes with the derivative images.
         spread: (n, n) covariance of b from everything that the residual shows: renders, observation, model.
         values, vectors: eigenvalues of A in units of `reach`, ascending, and their vectors (columns).
         fuzz: (n,) standard deviation of each eigenvalue.
@@ -89,6 +90,7 @@ class Normal:
     vectors: Array = field(init=False)
     fuzz: Array = field(default_factory=lambda: np.zeros(0))
     inflation: float = 1.0
+    renders: Array = field(default_factory=lambda: np.zeros((0, 0)))
 
     def __post_init__(self) -> None:
         self.values, self.vectors = np.linalg.eigh(self.A * np.outer(self.reach, self.reach))
@@ -98,23 +100,26 @@ class Normal:
         """(n,) which eigenvectors the images say anything about."""
         return (self.values > SIGNIFICANT * self.fuzz) & (self.values > 1e-9 * max(float(self.values[-1]), 0.0))
 
-    def damped(self, damping: float) -> Array:
+    def damped(self, damping: float, wander: float = _WANDER) -> Array:
         """A positive definite A (n, n): noise and unseen directions are held back, and `damping` times its diagonal."""
         s, V = self.reach, self.vectors
         jitter = np.sqrt(np.clip(np.einsum("ie,ij,je->e", V, self.noise * np.outer(s, s), V), 0, None))
         top = max(float(self.values[-1]), float(self.fuzz.max(initial=0.0)), 1e-30)
-        ridge = jitter / _WANDER + np.where(self.known, 0.0, 2 * self.fuzz) + 1e-9 * top
+        ridge = jitter / wander + np.where(self.known, 0.0, 2 * self.fuzz) + 1e-9 * top
         H = (V * (np.clip(self.values, 0, None) + ridge)) @ V.T
         H = H / np.outer(s, s)
         diagonal = np.clip(np.diag(self.A), 0, None) + 1e-6 * top / s**2
         return H + damping * np.diag(diagonal)
 
-    def step(self, damping: float, low: Array, high: Array) -> Array:
-        """The step (n,) that minimises the damped model within low <= step <= high."""
+    def step(self, damping: float, low: Array, high: Array, wander: float = _WANDER) -> Array:
+        """The step (n,) that minimises the damped model within low <= step <= high.
+
+        Noise alone takes it about `wander` times the numbers' reach at most.
+        """
         from scipy.linalg import cholesky, solve_triangular
         from scipy.optimize import lsq_linear
 
-        L = cholesky(self.damped(damping), lower=True)
+        L = cholesky(self.damped(damping, wander), lower=True)
         free = high - low > 1e-12
         step = np.where(free, 0.0, 0.5 * (low + high))
         if not np.any(free):
@@ -197,7 +202,7 @@ def build(
     from_all = from_all - from_all.mean(axis=1, keepdims=True)
     count = max(int(np.count_nonzero(np.any(weight > 0, axis=1))) // layout.tile**2, 2)
     spread = from_all @ from_all.T * count / max(count - n, 1)
-    normal = Normal(A, gradient, noise, spread, reach)
+    normal = Normal(A, gradient, noise, spread, reach, renders=from_renders @ from_renders.T)
     E = normal.vectors * reach[:, None]
     G1, G2 = np.tensordot(E.T, F1, axes=1), np.tensordot(E.T, F2, axes=1)
     # E[(½(F1² - F2²))²] is the variance of F1 F2; the scatter of F1 F2 itself would count signal as noise
