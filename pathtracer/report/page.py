@@ -85,8 +85,10 @@ def _headline(data: ReportData) -> list[tuple[str, str]]:
         items.append(("steps", str(int(data.steps[-1]))))
         error = float(data.loss_error[-1]) if data.loss_error.size else math.nan
         items.append(("loss", number(float(data.loss[-1]), error) + (f" ± {error:.1g}" if error > 0 else "")))
-        if data.loss[0] > data.loss[-1] > 0:
-            items.append(("loss went down by a factor of", _factor(data.loss[0] / data.loss[-1])))
+        last = max(abs(float(data.loss[-1])), error if error > 0 else 0.0)  # noise is no progress
+        if data.loss[0] > last > 0:
+            what = "loss fell by a factor of" + (" more than" if last > data.loss[-1] else "")
+            items.append((what, _factor(data.loss[0] / last)))
     if data.wall.size:
         items.append(("time", duration(float(data.wall[-1]))))
     items.append(("parameters", str(len(data.parameters))))
@@ -130,6 +132,8 @@ def _rows(parameter: ParameterReport) -> dict[str, Any]:
     group = {"key": parameter.key, "more": 0, "swatch": _swatch(parameter)}
     if parameter.space == "direction":
         return group | {"rows": [_direction_row(parameter)]}
+    if parameter.space == "large-steps":
+        return group | {"rows": [_points_row(parameter)]}
     known = parameter.standard_error is not None or parameter.truth is not None
     if 1 < value.size <= 4 and not known:
         return group | {"rows": [_joined_row(parameter)]}
@@ -202,6 +206,27 @@ def _direction_row(parameter: ParameterReport) -> dict[str, str]:
     if parameter.truth is not None:
         a, b = unit(parameter.value), unit(parameter.truth)
         row["off"] = f"{math.degrees(math.atan2(float(np.linalg.norm(np.cross(a, b))), float(a @ b))):.2f}°"
+    return row
+
+
+def _points_row(parameter: ParameterReport) -> dict[str, str]:
+    """Vertices in one row: how many there are, and how far they went."""
+    value = np.asarray(parameter.value, np.float64).reshape(-1, 3)
+    row = {
+        "name": "",
+        "start": f"{len(value)} points",
+        "value": "–",
+        "error": "–",
+        "truth": "–",
+        "off": "–",
+        "pull": "–",
+    }
+    if parameter.start is not None:
+        way = np.linalg.norm(value - np.asarray(parameter.start).reshape(-1, 3), axis=1)
+        row["value"] = f"moved by {way.mean():.3g} on average, {way.max():.3g} at most"
+    if parameter.truth is not None:
+        off = np.linalg.norm(value - np.asarray(parameter.truth).reshape(-1, 3), axis=1)
+        row["off"] = f"{off.mean():.3g} on average, {off.max():.3g} at most"
     return row
 
 

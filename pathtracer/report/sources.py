@@ -17,10 +17,24 @@ from pathtracer.report.data import ParameterReport, ReportData, ViewReport, Warn
 if TYPE_CHECKING:
     from pathtracer.inverse import Result
 
+#: What entries of a run's summary are called for people.
+_NAMES = {
+    "loss_kind": "loss",
+    "estimator": "gradient estimator",
+    "samples": "camera paths",
+    "skipped": "steps skipped because of gradients that are not finite",
+    "samples_per_pixel_and_step": "samples per pixel and step",
+}
+#: Why a run stopped, in words.
+_STOPPED = {
+    "settled": "nothing moved any more",
+    "budget": "all its iterations or seconds were used",
+    "interrupted": "Ctrl-C or a signal",
+}
 #: Entries of a run's summary that are shown elsewhere on the page, or in no table.
 _NOT_FACTS = frozenset(
     {"status", "parameters", "loss", "loss_error", "losses", "steps", "heldout", "warnings", "seconds"}
-    | {"first_gradient", "export", "recordings", "notes", "times", "versions", "error"}
+    | {"first_gradient", "export", "recordings", "notes", "times", "versions", "error", "stopped", "processor_seconds"}
 )
 
 
@@ -109,7 +123,7 @@ def from_run_folder(folder: Path) -> ReportData:
             )
         )
     if state.get("stopped") not in (None, data.status, "not finished"):
-        data.status = f"{data.status} ({state['stopped']})"
+        data.status = f"{data.status}: {_STOPPED.get(state['stopped'], state['stopped'])}"
     if state.get("error"):
         data.warnings.append(_warning(str(state["error"])))
     return _with_facts(data, state | settings, state.get("warnings", []))
@@ -146,7 +160,9 @@ def _with_facts(data: ReportData, facts: Mapping[str, Any], warnings: list[str])
     data.notes = [str(note) for note in facts.get("notes", [])]
     data.warnings += [_warning(text) for text in warnings if text not in data.notes]
     data.timings |= _timings(data.wall, facts)
-    data.facts |= {key.replace("_", " "): str(v) for key, v in facts.items() if key not in _NOT_FACTS}
+    data.facts |= {
+        _NAMES.get(k, k.replace("_", " ")): _told(k, v) for k, v in facts.items() if k not in _NOT_FACTS and _says(v)
+    }
     export = facts.get("export")
     if isinstance(export, Mapping):
         difference = export.get("mean_difference")
@@ -155,6 +171,23 @@ def _with_facts(data: ReportData, facts: Mapping[str, Any], warnings: list[str])
             data.facts["stock Mitsuba differs by (mean)"] = f"{float(difference):.3g}"
     data.facts |= facts.get("versions") or versions()
     return data
+
+
+def _says(value: Any) -> bool:
+    """Whether a fact is worth a row: not an empty table or list."""
+    return value is not None and value not in ({}, [], "")
+
+
+def _told(name: str, value: Any) -> str:
+    if name == "samples":
+        return f"{int(value):,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}: {_told('', v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join(_told("", v) for v in value)
+    return str(value)
 
 
 def _timings(wall: np.ndarray, facts: Mapping[str, Any]) -> dict[str, float]:
@@ -171,6 +204,8 @@ def _timings(wall: np.ndarray, facts: Mapping[str, Any]) -> dict[str, float]:
         steps |= {f"{len(wall)} steps": float(wall[-1]) - compilation, "a usual step": each}
     elif facts.get("seconds") is not None:
         steps = {"run": float(facts["seconds"])}
+    if facts.get("processor_seconds"):
+        spent["processor time of the steps, over all cores"] = float(facts["processor_seconds"])
     return load | steps | spent
 
 

@@ -113,6 +113,23 @@ def test_many_views_are_limited_to_the_held_out_and_the_worst():
     assert "cornell-box 1 <span" in html, "the held-out view is among them"
 
 
+def test_vertices_are_one_row_of_how_far_they_went():
+    start = np.random.default_rng(0).normal(size=(30, 3))
+    data = example()
+    data.parameters = [
+        ParameterReport("body.vertex_positions", start + np.array([0, 0, 0.5]), start, space="large-steps")
+    ]
+    html = render_page(data)
+    assert "30 points" in html and "moved by 0.5 on average, 0.5 at most" in html and "more numbers" not in html
+
+
+def test_the_fall_of_a_loss_is_not_read_into_its_noise():
+    data = example()
+    data.loss[-1], data.loss_error[-1] = 1e-7, 1e-3
+    html = render_page(data)
+    assert "loss fell by a factor of more than" in html and "<b>1,000</b>" in html
+
+
 def test_masked_pixels_count_for_nothing_in_the_errors():
     target, result = picture(), picture()
     result[0] += 100
@@ -189,16 +206,19 @@ def test_a_browser_shows_the_page_on_a_phone_without_sideways_scrolling_and_runs
         const d = this.contentDocument, e = d.documentElement;
         const broken = [...d.images].filter(i => !i.naturalWidth).length;
         document.body.dataset.probe = [d.title.startsWith('taken'), e.scrollWidth, broken,
-        d.querySelectorAll('figure.wide:not([hidden])').length].join(' ');
+        d.querySelectorAll('figure.wide:not([hidden])').length,
+        [...d.querySelectorAll('table.plain')].filter(t => t.offsetWidth > t.parentElement.clientWidth).length
+        ].join(' ');
         " srcdoc="{html_escape(render_page(example(HOSTILE)))}"></iframe>""",
         encoding="utf-8",
     )
     dom = browse(chromium, frame, tmp_path / "profile", "--dump-dom")
-    match = re.search(r'data-probe="(\w+) (\d+) (\d+) (\d+)"', dom)
+    match = re.search(r'data-probe="(\w+) (\d+) (\d+) (\d+) (\d+)"', dom)
     assert match is not None, dom[:500]
-    taken, width, broken, sliders = match.groups()
+    taken, width, broken, sliders, cut = match.groups()
     assert taken == "false"
     assert int(width) == 390, f"the page is {width} columns wide on a phone of 390"
+    assert int(cut) == 0, "a table of facts has columns that a phone does not show"
     assert int(broken) == 0 and int(sliders) == 2
 
 
