@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import Diverged, PathtracerError, UsageError
 from ..inverse.result import Result, Step, tensors
+from ..report.tensorboard import TensorBoard
 from .atomic import write_bytes, write_text
 from .folder import RunFolder
 from .progress import Progress, view_facts
@@ -135,13 +136,22 @@ def execute(job: Job, base: Path, out: Path, observer: Observer, resume: bool = 
         estimation = build_estimation(job, problem, state, history)
         estimation.warnings = list(dict.fromkeys([*estimation.warnings, *heard]))
         facts = {"notes": notes, "versions": _versions(), "times": clock.times}
-        progress = Progress(estimation, folder, facts, report=job.report.spp > 0)
+        board = TensorBoard(folder.path, len(history)) if job.report.tensorboard else None
+        progress = Progress(estimation, folder, facts, job.report.spp > 0, board)
         folder.write_state("running", {"solver": estimation.choice, **facts})
         observer.begin(estimation, folder.path)
         error: PathtracerError | None = None
         try:
             try:
-                _loop(job, estimation, folder, progress, observer, interruption)
+                with board or contextlib.nullcontext():
+                    _loop(
+                        job,
+                        estimation,
+                        folder,
+                        progress,
+                        observer if board is None else Both(observer, board),
+                        interruption,
+                    )
             except Diverged as fault:
                 error = fault
             return _finish(job, problem, estimation, folder, interruption.signal, error, notes, clock, facts)
@@ -151,6 +161,23 @@ def execute(job: Job, base: Path, out: Path, observer: Observer, resume: bool = 
                 interrupted = isinstance(fault, KeyboardInterrupt)
                 progress.update("interrupted" if interrupted else "failed", "" if interrupted else _sentence(fault))
             raise
+
+
+class Both:
+    """An observer whose steps go to TensorBoard as well."""
+
+    def __init__(self, observer: Observer, board: TensorBoard) -> None:
+        self._observer, self._board = observer, board
+
+    def begin(self, estimation: Estimation, folder: Path) -> None:
+        self._observer.begin(estimation, folder)
+
+    def step(self, step: Step) -> None:
+        self._board.step(step)
+        self._observer.step(step)
+
+    def note(self, text: str) -> None:
+        self._observer.note(text)
 
 
 class Stopwatch:

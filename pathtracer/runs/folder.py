@@ -118,7 +118,7 @@ class RunFolder:
 
         for name in (HISTORY, STATE, ARRAYS, "preview.png", "report.html"):
             (self.path / name).unlink(missing_ok=True)
-        for name in ("checkpoints", "views", "result"):
+        for name in ("checkpoints", "views", "result", "tensorboard"):
             if (self.path / name).is_dir():
                 shutil.rmtree(self.path / name)
 

@@ -16,6 +16,7 @@ from .folder import RunFolder
 if TYPE_CHECKING:
     from ..inverse import Estimation, Result
     from ..inverse.problem import PreparedView
+    from ..report.tensorboard import TensorBoard
 
 #: Share of the run's time that is spent on showing it.
 SHARE = 0.02
@@ -65,12 +66,21 @@ class Progress:
         folder: where it is shown.
         facts: entries of `state.json` besides the estimation's own summary.
         report: whether to write the page at all.
+        board: is given the pictures as well.
     Attributes:
         budget: when updates are due.
     """
 
-    def __init__(self, estimation: Estimation, folder: RunFolder, facts: dict[str, Any], report: bool = True) -> None:
+    def __init__(
+        self,
+        estimation: Estimation,
+        folder: RunFolder,
+        facts: dict[str, Any],
+        report: bool = True,
+        board: TensorBoard | None = None,
+    ) -> None:
         self._estimation, self._folder, self._facts, self._report = estimation, folder, facts, report
+        self._board = board
         self._starts: dict[str, np.ndarray] = {}
         self.budget = Budget()
 
@@ -90,6 +100,8 @@ class Progress:
         if error:
             summary["error"] = error
         pictures = self._pictures()
+        if self._board is not None:
+            self._board.pictures(pictures, len(result.history))
         self._folder.write_arrays(result)
         self._folder.write_views(pictures, view_facts(self._estimation))
         self._folder.write_state(status, summary)

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import signal
+import sys
 import warnings
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from walls import LAMP, PAINT, job, write_walls
 
 from pathtracer.cli.main import main
-from pathtracer.errors import StorageFault
+from pathtracer.errors import EnvironmentFault, StorageFault
 from pathtracer.inverse.estimation import EXPLODE_LIMIT
 from pathtracer.inverse.objective import Objective
 from pathtracer.report.sources import gather
@@ -175,7 +176,7 @@ def test_large_unknowns_are_kept_in_the_form_that_the_report_shows(folder, tmp_p
 def test_times_are_split_into_loading_compiling_stepping_and_what_follows(folder, tmp_path):
     execute(job(folder, iterations=6), folder, tmp_path / "run", Quiet())
     timings = gather(tmp_path / "run").timings
-    assert [name.split(" ")[0] for name in timings] == ["load", "compile", "6", "a", "pictures"]
+    assert [name.split(" ")[0] for name in timings] == ["load", "compile", "6", "a", "pictures", "processor"]
     assert all(seconds >= 0 for seconds in timings.values())
 
 
@@ -201,3 +202,19 @@ def test_a_second_process_on_one_run_is_refused_with_exit_2(folder, tmp_path, ca
         assert main(["resume", str(tmp_path / "run")]) == 2
     assert "another process works in this run folder" in capsys.readouterr().err
     assert main(["resume", str(tmp_path / "run"), "-q"]) == 0
+
+
+def test_tensorboard_gets_every_step_also_after_going_on(folder, tmp_path):
+    pytest.importorskip("tensorboardX", reason='needs tensorboardX: pip install "pathtracer[tensorboard]"')
+    logged = job(folder, report={"tensorboard": True})
+    execute(logged, folder, tmp_path / "run", Quiet(8, lambda: signal.raise_signal(signal.SIGINT)))
+    execute(logged, folder, tmp_path / "run", Quiet(), resume=True)
+    events = b"".join(p.read_bytes() for p in sorted((tmp_path / "run" / "tensorboard").iterdir()))
+    assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 2
+    assert events.count(b"loss_error") == 20 and LAMP.encode() in events and b"view/photo" in events
+
+
+def test_tensorboard_without_its_package_says_what_to_install(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(EnvironmentFault, match=r"pip install .pathtracer\[tensorboard\]"):
+        execute(job(folder, report={"tensorboard": True}), folder, tmp_path / "run", Quiet())
