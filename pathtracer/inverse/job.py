@@ -211,7 +211,7 @@ class RunTable(_Table):
 
 
 class ReportTable(_Table):
-    """`[report]`: samples per pixel of its pictures (0 writes no report), export of the scene, files for TensorBoard."""
+    """`[report]`: samples per pixel of its pictures (0: no report), export of the scene, files for TensorBoard."""
 
     spp: int = Field(default=64, ge=0)
     export: bool = True
