@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Any
 import filelock
 import numpy as np
 
-from ..errors import InputError, StorageFault, UsageError
+from ..errors import InputError, PathtracerError, StorageFault, UsageError
 from .atomic import storage, write_bytes, write_text
 from .checkpoint import Checkpoint, clean_leftovers, newest_checkpoint, write_checkpoint
 
@@ -145,7 +145,9 @@ class RunFolder:
         if self._history is not None:
             with storage(self.path / HISTORY):
                 os.fsync(self._history.fileno())
-        return write_checkpoint(self.checkpoints, step, state, {"job": self.job_hash()}, keep)
+        return write_checkpoint(
+            self.checkpoints, step, state, {"job": self.job_hash(), "scene": self.problem_hash()}, keep
+        )
 
     def write_views(
         self, images: Mapping[str, Mapping[str, np.ndarray]], facts: Mapping[str, Mapping[str, Any]]
@@ -184,6 +186,15 @@ class RunFolder:
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
+    def problem_hash(self) -> str:
+        """SHA-256 of the scene's XML file, "" when it cannot be read: a job names its scene, which may change."""
+        from ..inverse.job import read_job
+
+        try:
+            return hashlib.sha256((self.path / read_job(self.path / JOB).scene.file).read_bytes()).hexdigest()
+        except (OSError, PathtracerError):
+            return ""
+
     def job_hash(self) -> str:
         """SHA-256 of the job, to tell a checkpoint of another problem."""
         try:
@@ -204,6 +215,13 @@ class RunFolder:
                 f"the folder's job has {self.job_hash()[:12]}",
                 where=self.path,
                 remedy="restore job.toml, or start anew with `pathtracer estimate`",
+            )
+        known, now = ("" if found is None else str(found.manifest.get("scene") or "")), self.problem_hash()
+        if known and now and known != now:
+            raise UsageError(
+                f"the checkpoint belongs to a scene file with hash {known[:12]}, the file now has {now[:12]}",
+                where=self.path,
+                remedy="restore the scene, or start anew with `pathtracer estimate`",
             )
         return found, notes
 

@@ -6,6 +6,7 @@ import errno
 import itertools
 import json
 import os
+import shutil
 import signal
 import sys
 import warnings
@@ -16,7 +17,7 @@ import pytest
 from walls import LAMP, PAINT, job, write_walls
 
 from pathtracer.cli.main import main
-from pathtracer.errors import EnvironmentFault, StorageFault
+from pathtracer.errors import EnvironmentFault, StorageFault, UsageError
 from pathtracer.inverse.estimation import EXPLODE_LIMIT
 from pathtracer.inverse.objective import Objective
 from pathtracer.report.sources import gather
@@ -218,3 +219,12 @@ def test_tensorboard_without_its_package_says_what_to_install(folder, tmp_path, 
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(EnvironmentFault, match=r"pip install .pathtracer\[tensorboard\]"):
         execute(job(folder, report={"tensorboard": True}), folder, tmp_path / "run", Quiet())
+
+
+def test_a_checkpoint_of_a_scene_that_was_edited_is_refused_with_both_hashes(folder, tmp_path):
+    own = tmp_path / "walls"
+    shutil.copytree(folder, own)
+    execute(job(own), own, tmp_path / "run", Quiet(6, lambda: signal.raise_signal(signal.SIGINT)))
+    (own / "wall.xml").write_text((own / "wall.xml").read_text().replace('value="9,8,7"', 'value="9,8,6"'))
+    with pytest.raises(UsageError, match=r"scene file with hash [0-9a-f]{12}, the file now has [0-9a-f]{12}"):
+        execute(job(own), own, tmp_path / "run", Quiet(), resume=True)
