@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 )
 @click.argument("run", type=common.FILE)
 @click.option("--verify/--no-verify", default=True, help="Reload it in stock Mitsuba in a new process (default).")
+@click.option("--gltf", is_flag=True, help="Also write scene.glb: meshes with base colour, roughness, metallic.")
 @common.runtime_options
 @common.output_options
 @common.pass_session
-def command(session: common.Session, run: Path, verify: bool) -> None:
+def command(session: common.Session, run: Path, verify: bool, gltf: bool) -> None:
     """Write the scene that RUN recovered to the folder given by -o: XML, EXR textures, PLY meshes.
 
     The XML is the user's own with the recovered values in their places. The export is reloaded in stock Mitsuba in a
@@ -57,6 +58,13 @@ def command(session: common.Session, run: Path, verify: bool) -> None:
     path = export_scene(scene, values, session.output)
     written: dict[str, Any] = {"run": run, "scene": path, "parameters": sorted(values)}
     sentence = f"{path}: {len(values)} parameter{'s' * (len(values) != 1)}"
+    if gltf:
+        from pathtracer.scenes.gltf import export_gltf
+
+        written["gltf"], lacking = export_gltf(scene, values, session.output / "scene.glb")
+        for text in lacking:
+            session.warn(text)
+        sentence += f", {written['gltf'].name}"
     if verify:
         check = verify_export(scene, path, values)
         written["verified"] = {"mean_difference": check.mean, "maximum": check.maximum, "noise": check.noise}

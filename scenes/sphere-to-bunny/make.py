@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-VIEWS, SIZE = 16, 64
+VIEWS, SIZE = 16, 48
+#: Of the sphere, which has edges of a pixel's length (level 4): longer ones cannot grow ears.
+RADIUS = 0.8
 SCENE = """<scene version="3.0.0">
   <!-- A grey body under coloured lamps from three sides, so that shading tells which way the surface faces. -->
   <default name="mesh" value="sphere.ply"/>
@@ -51,8 +53,8 @@ batch = 4
 [[parameter]]
 key = "body.vertex_positions"
 space = "large-steps"
-smooth = 2.0
-lr = 0.05
+smooth = 6.0
+lr = 0.1
 
 [estimator]
 name = "edge_sampling"
@@ -60,7 +62,7 @@ spp = 8
 
 [solver]
 name = "adam"
-iterations = 320
+iterations = 420
 stop = "never"
 
 [report]
@@ -121,9 +123,7 @@ def surface_points(points: np.ndarray, faces: np.ndarray, count: int = 200_000, 
     return a + (s * (1 - t))[:, None] * (b - a) + (s * t)[:, None] * (c - a)
 
 
-def chamfer(
-    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray], count: int = 200_000
-) -> float:
+def chamfer(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray], count: int = 200_000) -> float:
     """Mean distance from each surface to the nearest point of the other, averaged over both directions.
 
     Args:
@@ -145,7 +145,7 @@ def directions(count: int) -> np.ndarray:
     return np.stack([r * np.cos(turn), z, r * np.sin(turn)], axis=1)
 
 
-def make(bunny: Path, out: Path, size: int = SIZE, views: int = VIEWS, level: int = 3) -> Path:
+def make(bunny: Path, out: Path, size: int = SIZE, views: int = VIEWS, level: int = 4) -> Path:
     """Write scene, meshes, pictures and job into `out`; returns the job."""
     import mitsuba as mi
 
@@ -158,7 +158,7 @@ def make(bunny: Path, out: Path, size: int = SIZE, views: int = VIEWS, level: in
     points = (points - centre) / (0.5 * np.ptp(points, axis=0).max())
     write_ply(out / "bunny.ply", points, faces)
     ball, ball_faces = icosphere(level)
-    write_ply(out / "sphere.ply", 0.8 * ball, ball_faces)
+    write_ply(out / "sphere.ply", RADIUS * ball, ball_faces)
     (out / "scene.xml").write_text(SCENE.replace('value="48"', f'value="{size}"'))
     scene = load_scene(out / "scene.xml", mesh="bunny.ply")
     lines = []
