@@ -305,14 +305,22 @@ class Estimation:
         for unknown, piece in zip(self.problem.unknowns, self.problem.split(self._estimate), strict=True):
             tight = np.isclose(piece, unknown.lower, atol=1e-6) | np.isclose(piece, unknown.upper, atol=1e-6)
             if np.any(tight):
-                found.append(f"{unknown.name}: {int(tight.sum())} of {tight.size} numbers ended on a bound")
+                found.append(
+                    f"[bound] {unknown.name}: {int(tight.sum())} of {tight.size} numbers ended on a bound; widen "
+                    f"`bounds` if values beyond it are possible, else take it that the images ask for more than the "
+                    f"scene can give"
+                )
         if self.history and self.stopped == "budget":
             found.append(
-                "the budget ended before the loss and the gradients were at rest; more iterations may change the result"
+                "[budget] the budget ended before the loss and the gradients were at rest; raise `iterations` or "
+                "`seconds` in [solver] if the result matters to its last digits"
             )
         total = sum(s.left_out for s in self.history)
         if total:
-            found.append(f"{total} non-finite pixels and samples were left out in {len(self.history)} steps")
+            found.append(
+                f"[left-out] {total} non-finite pixels and samples were left out in {len(self.history)} steps; a few "
+                f"are harmless, many point to a degenerate scene (`pathtracer validate`)"
+            )
         return found
 
     def _few(self, latent: np.ndarray) -> dict[str, list[float]]:

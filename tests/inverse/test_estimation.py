@@ -63,7 +63,7 @@ class Faulty(Objective):
 
 
 def faulty(bad: frozenset[int], **options) -> Estimation:
-    run = Estimation(problem(16), seed=1, **options)
+    run = Estimation(problem(16), "adam", seed=1, **options)
     run.objective = Faulty(run.problem, seed=1)
     run.objective.bad = bad
     return run
@@ -89,7 +89,7 @@ class Blind(Objective):
 
 
 def test_a_parameter_that_no_gradient_reaches_is_named_not_counted_as_recovered() -> None:
-    run = Estimation(problem(), seed=1, iterations=3)
+    run = Estimation(problem(), "adam", seed=1, iterations=3)
     run.objective.__class__ = Blind
     for _ in run:
         pass
@@ -113,7 +113,7 @@ def test_an_exploding_loss_ends_the_run_with_the_best_parameters() -> None:
             e.loss *= 1e6 if step > 4 else 1.0
             return e
 
-    run = Estimation(problem(16), seed=1, iterations=100)
+    run = Estimation(problem(16), "adam", seed=1, iterations=100)
     run.objective = Exploding(run.problem, seed=1)
     with pytest.raises(Diverged, match="the loss exploded"):
         list(run)
@@ -134,13 +134,13 @@ def one_thread():
 
 @pytest.mark.skipif("'llvm' not in __import__('mitsuba').variant()", reason="the order of sums on a GPU is not fixed")
 def test_going_on_from_a_checkpoint_on_one_thread_gives_the_same_bits(one_thread) -> None:
-    whole = Estimation(problem(16), seed=1, iterations=40)
+    whole = Estimation(problem(16), "adam", seed=1, iterations=40)
     list(whole)
-    first = Estimation(problem(16), seed=1, iterations=40)
+    first = Estimation(problem(16), "adam", seed=1, iterations=40)
     for _ in range(17):
         first.step()
     state = {k: np.array(v) for k, v in first.checkpoint().items()}
-    second = Estimation(problem(16), seed=1, state=state, iterations=40)
+    second = Estimation(problem(16), "adam", seed=1, state=state, iterations=40)
     steps = list(second)
     assert steps[0].index == 17 and steps[-1].index == whole.history[-1].index
     np.testing.assert_array_equal(second.latent, whole.latent)
