@@ -56,7 +56,7 @@ spp = 4
 
 def test_a_job_leaves_a_complete_run_folder_and_a_table(folder: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "run"
-    code = main(["estimate", str(folder / "job.toml"), "-o", str(out), "--iterations", "6"])
+    code = main(["estimate", str(folder / "job.toml"), "-o", str(out), "--solver", "adam", "--iterations", "6"])
     printed = capsys.readouterr()
     assert code == 0, printed.err
     assert "red.reflectance.value" in printed.out and "truth" in printed.out and str(out) in printed.out
@@ -176,7 +176,7 @@ def wait_for_steps(out: Path, count: int, process: subprocess.Popen) -> None:
 def test_an_interrupted_run_resumes_to_the_result_of_an_uninterrupted_one(
     folder: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    options = ("--iterations", "60")
+    options = ("--iterations", "60", "--solver", "adam")
     whole = start(folder / "job.toml", tmp_path / "whole", *options)
     whole.communicate()
     assert whole.returncode == 0
