@@ -3,10 +3,11 @@
     python benchmarks/solvers.py [seven room four sky pose joint coverage] [--quick] [--starts 16] [-o solvers.json]
 
 For every problem: from random starts, how often `pathtracer.estimate` without a setting finds the answer, and the
-processor time to a *sustained* error (the time after which the median error of the next 20 steps stays below it; making
-the problem, recording and compiling included). Against it a plain script, `prb` and `mi.ad.Adam` at 16 samples per
-pixel, logarithms for emission, with the learning rate of the sweep that is best for the error in question. Ratios are of
-processor times, since machines are shared; one linear-algebra thread for both.
+processor time to a *sustained* error (after which the median error of the next 20 steps stays below it; making the
+problem, recording and compiling included). Against it a plain script, `prb` and `mi.ad.Adam` at 16 samples per
+pixel, logarithms for emission, with the learning rate of the sweep that is best for the error in question. Ratios are
+of processor times, since machines are shared; one linear-algebra thread for both. `--quick` takes four starts, three
+rates, one start of the plain script and stops it after 25 s.
 
 `coverage` draws noise seeds of picture and solver and counts how often the 95 % intervals hold the truth.
 """
@@ -29,6 +30,7 @@ from solver_problems import Subject, sky_error, subjects, sustained
 
 RESULTS = Path(__file__).with_name("results")
 RATES = (0.005, 0.01, 0.02, 0.05, 0.1)
+QUICK_RATES, QUICK_LIMIT = (0.02, 0.05, 0.1), 25.0
 #: The plain script gives up after so many times our own time to the strictest error.
 PATIENCE = 12.0
 
@@ -140,7 +142,7 @@ def plain(
             return {"rate": rate, "steps": step, "course": course}
 
 
-def compare(subject: Subject, starts: int, base_starts: int, report: Any) -> dict[str, Any]:
+def compare(subject: Subject, starts: int, base_starts: int, quick: bool, report: Any) -> dict[str, Any]:
     """Success rate, sustained times, and the plain script's best."""
     truth = truths(subject)
     image = picture(subject, 8192)
@@ -167,8 +169,9 @@ def compare(subject: Subject, starts: int, base_starts: int, report: Any) -> dic
     own = {level: [sustained(r["course"], level) for r in runs] for level in subject.levels}
     strict = [t for t in own[min(subject.levels)] if t is not None]
     limit = min(subject.limit, PATIENCE * float(np.median(strict))) if strict else subject.limit
+    limit = min(limit, QUICK_LIMIT) if quick else limit
     sweep = {}
-    for rate in RATES:
+    for rate in QUICK_RATES if quick else RATES:
         sweep[rate] = plain(subject, image, begins[0], truth, rate, limit)
         reached = {level: sustained(sweep[rate]["course"], level) for level in subject.levels}
         report(f"{subject.name} plain script at rate {rate}: {reached}, last error {sweep[rate]['course'][-1][1]:.4f}")
@@ -264,9 +267,9 @@ def main() -> None:
         if name not in known:
             parser.error(f"unknown problem {name!r}, one of {', '.join(known)}")
         if name == "coverage":
-            results[name] = coverage(10 if options.quick else options.seeds, report)
+            results[name] = coverage(20 if options.quick else options.seeds, report)
         else:
-            results[name] = compare(subjects()[name], starts, base, report)
+            results[name] = compare(subjects()[name], starts, base, options.quick, report)
         report(f"{name}: {json.dumps(results[name])}")
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(results, indent=1) + "\n")

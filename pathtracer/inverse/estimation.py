@@ -291,8 +291,9 @@ class Estimation:
         known = getattr(self.solver, "uncertainty", lambda: None)()
         if known is None:
             return None
-        covariance, unseen = known
-        return explain(self.problem, self._estimate, covariance, unseen, self.objective.linearizer.reach)
+        covariance, unseen, *reach = known
+        large = reach[0] if reach else self.objective.linearizer.reach
+        return explain(self.problem, self._estimate, covariance, unseen, large)
 
     def _remarks(self, rows: list[Recovered]) -> list[str]:
         found = []

@@ -211,19 +211,23 @@ class Result:
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><td><code>{html.escape(r.name)}</code></td><td>{show(r.start)}</td><td>{show(r.value)}</td>"
+            f"<td>{'' if r.standard_error is None else show(r.standard_error)}</td>"
             f"<td>{'' if r.truth is None else show(r.truth)}</td><td>{r.error_text()}</td></tr>"
             for r in self.recovered
         )
         steps = len(self.history)
         return (
-            "<table><thead><tr><th>parameter</th><th>start</th><th>recovered</th><th>truth</th><th>error</th></tr></thead>"
+            "<table><thead><tr><th>parameter</th><th>start</th><th>recovered</th><th>±</th><th>truth</th><th>error</th></tr></thead>"
             f"<tbody>{rows}</tbody></table><p>{steps} steps, {self.info.get('seconds', 0):.1f} s, "
             f"{html.escape(str(self.info.get('stopped', '')))}</p>"
             + "".join(f"<p>{html.escape(w)}</p>" for w in self.warnings)
         )
 
     def __repr__(self) -> str:
-        lines = [f"{r.name}: {show(r.start)} -> {show(r.value)} {r.error_text()}".rstrip() for r in self.recovered]
+        lines = []
+        for r in self.recovered:
+            error = "" if r.standard_error is None else f"± {show(r.standard_error)} "
+            lines.append(f"{r.name}: {show(r.start)} -> {show(r.value)} {error}{r.error_text()}".rstrip())
         return "\n".join(lines)
 
 

@@ -103,6 +103,8 @@ def _sentences(problem: Problem, covariance: np.ndarray, open_directions: np.nda
         found.setdefault(names, set()).update(marks[i] for i in part if marks[i])
     sentences = []
     for names, labels_ in found.items():
+        if any(set(names) < set(others) for others in found):
+            continue  # what it trades off with says more
         which = f" ({', '.join(sorted(labels_, key=_order))})" if labels_ else ""
         if len(names) > 1:
             listed = f"{', '.join(names[:-1])} and {names[-1]}"

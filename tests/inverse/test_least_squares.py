@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from tiny_scenes import SUNS, camera, corner, lamps, reference, rgb
@@ -37,6 +39,8 @@ def test_it_finds_materials_and_light_without_a_setting_and_says_how_sure_it_is(
         assert np.all(np.abs(row.value - row.truth) < 4.5 * row.standard_error), row
         assert np.all(row.standard_error < 0.005 * np.maximum(row.value, 0.5)), row
     assert result.standard_errors[LIGHT] is not None
+    assert "±" in repr(result) and "±" in result._repr_html_()
+    json.dumps(result.summary(), allow_nan=False)
 
 
 def test_columns_agree_with_the_adjoint() -> None:

@@ -4,8 +4,8 @@ Approach: from renders and derivative images of independent seeds follow the nor
 solves them within the bounds. A step is taken unless the loss rose by more than the noise explains; the damping follows
 how well the model predicted it. Where things move, the first rounds see the pictures through a Gaussian (wide, then
 narrow, then none): what does not overlap has no gradient. Pixels weigh as the loss says, but not yet by their noise:
-that of a start far away would silence the pixels that tell most. Strengths of lights step in the light itself, in which the
-image is linear, not in its logarithm.
+that of a start far away would silence the pixels that tell most. Strengths of lights step in the light itself, in
+which the image is linear, not in its logarithm.
 
 Refinement: as soon as steps drown in noise, the solver stops stepping and averages. With instruments Z = W J̄, an
 average of derivative images, the answer solves Zᵀ (Ī - t) = 0, where Ī is the mean of all renders and ū that of their

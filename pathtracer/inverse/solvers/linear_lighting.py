@@ -9,7 +9,8 @@ environment map (`environment_basis.py`). Two independent estimates B1 and B2 ma
 
 a least-squares problem with bounds per colour channel. Texels that a picture hardly
 shows are filled in smoothly: a penalty λ |∇x|², whose λ is the one that predicts the next, independent renders best.
-Rounds double the samples until the renders' noise is below what was asked for.
+Rounds double the samples until the renders' noise is below what was asked for. Pixels weigh by the inverse of that
+noise (unless the loss is relative): the model is linear, so weights decide how precise the answer is, not what it is.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ class LinearLighting:
         a, b = (self._rest[k] + np.einsum("cmp,cm->cp", self._sums[k], before) for k in (0, 1))
         plain = Layout(tuple(p.shapes), 0.0, p.tile)
         value, error = normal.loss(a.T, b.T, p.target, p.weight, plain)
-        if p.problem.loss.by_noise:
+        if p.problem.loss.name in ("l2", "noise_weighted") and self._round > 1:
             self._weigh(p, a, b)
             weight = p.weight.T
         x, gradient, precise = self._solve(p, weight, before)
@@ -384,8 +385,11 @@ class LinearLighting:
 
     # -- what is known of the answer --------------------------------------------------------------------------------
 
-    def uncertainty(self) -> tuple[Array, Array] | None:
-        """Covariance (n, n) of the latent numbers (logarithms) and the directions (k, n) that no image responds to."""
+    def uncertainty(self) -> tuple[Array, Array, Array] | None:
+        """Covariance (n, n) of the logarithms, directions (k, n) that no image responds to, and large changes (n,).
+
+        A large change (n,) of a lamp that is off is one that would make it as bright as the brightest.
+        """
         if self._covariance is None:
             return None
         L = self._penalty()
@@ -400,7 +404,12 @@ class LinearLighting:
                 inverse = _solver(A + self._weight_of_penalty(A, L) * L)(np.eye(len(A)))
                 index = self._index(c)
                 self._covariance[np.ix_(index, index)] = inverse * misfit / np.outer(x[c], x[c])
-        return self._covariance, self._open
+        x = self._values(self._latent)
+        reach = np.ones(len(self._latent))
+        for c in range(3):
+            top = max(float(x[c].max()), 1e-30)
+            reach[self._index(c)] = np.where(x[c] < 1e-3 * top, top / np.maximum(x[c], 1e-30), 1.0)
+        return self._covariance, self._open, reach
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
