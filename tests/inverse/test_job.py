@@ -76,3 +76,19 @@ def test_an_absent_job_names_the_nearest_file(tmp_path: Path) -> None:
 def test_a_job_without_parameters_is_refused() -> None:
     with pytest.raises(UsageError, match="'parameter'"):
         make_job({"scene": {"file": "s.xml"}, "views": {"images": "a.exr"}, "parameter": []})
+
+
+@pytest.mark.parametrize(
+    ("prior", "match"),
+    [
+        ({"kind": "tv", "weigth": 1.0}, r"unknown key 'parameter\[1\].prior.weigth'; did you mean 'weight'"),
+        ({"kind": "tw", "weight": 1.0}, "one of tv, smooth, normal was expected; did you mean 'tv'"),
+        ({"kind": "tv"}, r"'parameter\[1\].prior.weight' is missing"),
+    ],
+)
+def test_a_mistake_in_a_prior_is_named_with_its_place(prior, match) -> None:
+    data = {"scene": {"file": "s.xml"}, "views": {"images": ["a.exr"]}, "parameter": [{"key": "k", "prior": prior}]}
+    with pytest.raises(UsageError, match=match):
+        make_job(data)
+    data["parameter"][0]["prior"] = {"kind": "tv", "weight": 0.1}  # type: ignore[index]
+    assert make_job(data).parameter[0].prior.weight == 0.1
