@@ -43,6 +43,8 @@ _BLURS = (0.12, 0.05, 0.02)
 #: A light's strength grows by at most this factor and falls by at most the other in one step.
 _BRIGHTER, _DARKER = 20.0, 0.9
 _MOST_COPIES = 16
+#: Within this share of the reach one linear model serves all rounds of refinement.
+_BENT = 0.01
 #: Rounds of refinement that derivative images are averaged over.
 _COLUMNS = 6
 #: They are good enough when their own noise adds so little to their squares.
@@ -275,8 +277,11 @@ class LeastSquares:
         step = equations.step(0.0, *self._room(centre, 0.5), wander=3.0)
         self._answer = self._move(centre, step)
         move = self._report(u, pair, equations.b, samples, "")
-        if float(np.max(np.abs(self._answer - centre) / p.reach)) > 0.15 and self._round > 1:
-            self._forget()  # too far for one linear model
+        inverse, _ = equations.inverse()
+        jitter = np.sqrt(np.clip(np.diag(inverse @ equations.renders @ inverse), 0, None))
+        if np.any(np.abs(self._answer - centre) > np.maximum(_BENT * p.reach, 3 * jitter)):
+            self._forget()  # farther than noise explains, and than one linear model reaches
+            self._columns = 0.0
         elif self.stop == "auto" and self._precise(equations):
             move.done = "settled"
         return move
