@@ -27,5 +27,5 @@ def test_a_pose_is_recovered_to_one_percent_of_where_it_started(scene, key, repo
     for unit, error in row["errors"].items():
         assert error < 0.01 * row["start_errors"][unit], (unit, row)
     assert summary["processor_seconds"] < 120, "two minutes on two idle cores, of which less than one is used up"
-    assert summary["recordings"] <= 6, "steps are recorded, not traced again"
+    assert summary["recordings"] < summary["steps"], "steps are recorded, not traced again"
     assert (tmp_path / "report.html").is_file()
