@@ -48,7 +48,7 @@ def gradients(
 
     Args:
         estimator: plugin name, or `name:property=value,...`.
-        seconds: processor-independent target of one image: the samples are doubled until an image takes half of it.
+        seconds: what one image should take, in processor seconds of all threads, which other programs hardly disturb.
         backward: time the backward mode too.
         spp: samples per pixel; 0 finds what fits `seconds`.
 
@@ -84,9 +84,9 @@ def gradients(
     while True:
         with Clock() as later:
             gradient.forward(count, seed + 2)
-        if fixed or spp or later.wall > 0.5 * seconds or count >= MAX_SPP:
+        if fixed or spp or later.cpu > 0.6 * seconds or count >= MAX_SPP:
             break
-        factor = 2 ** int(np.clip(np.log2(seconds / max(later.wall, 1e-3)), 1, 4))
+        factor = 2 ** int(np.clip(np.round(np.log2(seconds / max(later.cpu, 1e-3))), 1, 4))
         count = min(MAX_SPP, count * factor)
         gradient.forward(count, seed + 3)  # another count may compile other kernels
     images, wall, cpu = [], [], []

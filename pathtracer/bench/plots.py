@@ -125,18 +125,38 @@ def efficiency(path: Path) -> Any:
     figure, axes = _figure(1, 2, figsize=(9, 0.45 * len(pairs) + 1.8), sharey=True)
     places = np.arange(len(pairs))[::-1]
     panels = (
-        ("efficiency_cpu", "efficiency", "efficiency 1/(error x time), ours over theirs", 10),
-        ("first_cpu", "first", "time to first gradient, theirs over ours", 5),
+        ("efficiency_cpu", "efficiency", "default_efficiency", "efficiency 1/(error × time), ours over theirs", 10),
+        ("first_cpu", "first", "default", "time to first gradient, theirs over ours", 5),
     )
-    for axis, (cpu, wall, title, goal) in zip(axes, panels, strict=True):
-        axis.plot([p[cpu] for p in pairs], places, "o", color="#0072B2", label="CPU seconds")
-        axis.plot([p[wall] for p in pairs], places, "D", color="#E69F00", markerfacecolor="white", label="wall seconds")
+    for axis, (cpu, wall, default, title, goal) in zip(axes, panels, strict=True):
+        values = np.array([p[cpu] for p in pairs])
+        errors = np.array([p["error"] if axis is axes[0] else 0.0 for p in pairs])
+        bars = np.stack([values * errors / (1 + errors), values * errors])
+        axis.errorbar(
+            values, places, xerr=bars, fmt="o", color="#0072B2", capsize=2, label="best of theirs, CPU seconds"
+        )
+        axis.plot(
+            [p[wall] for p in pairs],
+            places,
+            "D",
+            color="#E69F00",
+            markerfacecolor="none",
+            label="best of theirs, wall seconds",
+        )
+        stock = [(p[default], y) for p, y in zip(pairs, places, strict=True) if p[default]]
+        if stock:
+            axis.plot(*zip(*stock, strict=True), "^", color="#D55E00", label="their default (octree), CPU seconds")
         axis.axvline(1, color="black", linewidth=1)
-        axis.axvline(goal, color="#999999", linewidth=1, linestyle="--", label=f"goal: {goal}")
+        axis.axvline(goal, color="#666666", linewidth=1, linestyle="--", label="goal")
         axis.set(xscale="log", xlabel=title, yticks=places, yticklabels=[p["subject"] for p in pairs])
         axis.set_ylim(-0.6, len(pairs) - 0.4)
-        axis.grid(alpha=0.25, which="both")
-        axis.legend(fontsize=8)
+        low, high = axis.get_xlim()
+        axis.set_xlim(min(low, 0.3), max(high, 3 * goal))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")
+        axis.grid(alpha=0.25)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 
@@ -150,7 +170,8 @@ def control_curves(path: Path) -> Any:
         for k, r in enumerate(r for r in record["rows"] if r["subject"] == task and "curve" in r):
             steps = np.arange(len(r["curve"]))
             look = style(r["estimator"])
-            (drawn,) = axis.plot(steps, r["curve"], markersize=5, markevery=(k, 3), **look)
+            line = ("-", "--", ":", "-.")[k % 4]  # curves may lie on each other
+            (drawn,) = axis.plot(steps, r["curve"], line, markersize=5, markevery=(k % 3, 3), **look)
             axis.fill_between(steps, r["curve_low"], r["curve_high"], color=look["color"], alpha=0.2, linewidth=0)
             seen.setdefault(label(r["estimator"]), drawn)
         axis.set(yscale="log", title=f"from its {task}", xlabel="Gauss-Newton step")

@@ -17,8 +17,9 @@ from pathtracer.runtime.versions import PINS, installed_version
 #: Raise when readers of older files would misread them.
 FORMAT = 1
 REPOSITORY = Path(__file__).resolve().parents[2]
-#: Where results lie that the documentation is made from.
-RESULTS = REPOSITORY / "benchmarks" / "results"
+_CHECKOUT = (REPOSITORY / "pyproject.toml").is_file()
+#: Where results lie that the documentation is made from; below the current folder outside of a checkout.
+RESULTS = (REPOSITORY if _CHECKOUT else Path()) / "benchmarks" / "results"
 
 
 def processor() -> str:

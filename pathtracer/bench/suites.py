@@ -18,7 +18,7 @@ from .record import RESULTS, environment, write_result
 from .subjects import meshes
 from .worker import call
 
-#: Seconds of one gradient image, about equal for all estimators.
+#: Processor seconds of one gradient image, about equal for all estimators.
 EQUAL_TIME = 0.25
 #: Seconds after which one measurement is given up.
 TIMEOUT = 240.0
@@ -62,11 +62,11 @@ def _rows(tag: str, subjects: Sequence[str], estimators: Sequence[str], quick: b
 
 def estimator_rows() -> list[Row]:
     """Scene x parameter x estimator."""
-    all_of = ("path_replay", "edge_sampling", *_STOCK, *_RASTER, "finite_difference")
+    all_of = ("path_replay", "edge_sampling", *_STOCK, *_RASTER)
     quick = ("mesh-seamed-cube-moves", "shadow-area-receiver", "shadow-point-occluder", "diffuse-reflectance")
     rows = _rows("estimators", quick, all_of)
-    rows += _rows("estimators", quick[:1], ("warped_area",))
-    rows += _rows("estimators", quick[1:], ("warped_area",), quick=False)
+    slow = ("warped_area", "finite_difference")
+    rows += _rows("estimators", quick[:1], slow) + _rows("estimators", quick[1:], slow, quick=False)
     further = ["sphere-moves", "perspective-moves", "shadow-area-light", "shadow-environment-occluder"]
     further += ["shadow-spot-receiver", "indirect-occluder", "rough-mirror", "area-moves"]
     further += ["environment-texels", "roughconductor-alpha", "texture-texels"]
@@ -82,9 +82,10 @@ def projective_rows() -> list[Row]:
         "shadow-area-occluder",
         "shadow-environment-occluder",
     )
-    return _rows("projective", subjects, ("edge_sampling", *_STOCK[1:], _GUIDED[0])) + _rows(
-        "projective", subjects, _GUIDED[1:], quick=False
-    )
+    rows = _rows("projective", subjects, ("edge_sampling", *_STOCK[1:]))
+    for subject in subjects:  # building their octree takes long
+        rows += _rows("projective", [subject], _GUIDED[:1], subject in ("mesh-closed-moves", "shadow-area-occluder"))
+    return rows + _rows("projective", subjects, _GUIDED[1:], quick=False)
 
 
 def experiment_rows() -> list[Row]:

@@ -179,7 +179,8 @@ class FrozenProgram:
     def _run(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         prepare = getattr(self._integrator, "prepare_scene", None)
         if prepare is not None:
-            prepare(inputs[0], inputs[2], recorded=self.frozen)  # what an estimator does on the host cannot be part of a recording
+            # what an estimator does on the host cannot be part of a recording
+            prepare(inputs[0], inputs[2], recorded=self.frozen)
         if self._recorded is not None:
             if not self._proven:
                 # A recording looks at every object of the process: those of dead scenes must not take part

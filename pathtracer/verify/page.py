@@ -19,7 +19,7 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Gradient check</title><style>
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #ddd;
-vertical-align:top}td.n{text-align:right;font-variant-numeric:tabular-nums}
+vertical-align:top}td.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 .pass{color:#08702d}.fail{color:#b00020;font-weight:600}.inconclusive{color:#8a5a00}.unsupported{color:#555}
 img{max-width:100%;border:1px solid #ddd}figure{margin:.5rem 0 2rem}figcaption{color:#555}
 </style></head><body>
@@ -47,7 +47,7 @@ _TABLE = """<table><tr>{% if cases %}<th>case</th>{% endif %}<th>moves</th><th>e
 {% if cases %}<th>expected</th>{% endif %}<th>slope</th><th>backward</th><th>worst block</th><th>seconds</th></tr>
 {% for c in comparisons %}<tr>{% if cases %}<td>{{ c.case }}</td>{% endif %}<td>{{ c.motion }}</td>
 <td>{{ c.estimator }}</td><td class="{{ c.verdict }}">{{ c.verdict }}</td>
-{% if cases %}<td{% if c.as_expected == False %} class="fail"{% endif %}>{{ c.expected }}</td>{% endif %}
+{% if cases %}<td{% if c.as_expected == False %} class="fail"{% endif %}>{{ c.expected or "–" }}</td>{% endif %}
 <td class="n">{{ slope(c) }}</td><td class="n">{{ number(c.backward) }}</td>
 <td class="n">{{ number(c.worst_block, 2) }}</td><td class="n">{{ "%.1f" % c.seconds }}</td></tr>
 {% endfor %}</table>
