@@ -1,10 +1,12 @@
 """Warp fields: a velocity of the integration domain that moves with what is visible (docs/theory/warped_area.md).
 
-A field V over directions (or over the film) that is continuous and equals the velocity of every visibility boundary on
-that boundary turns the boundary integral into the divergence of fV. Here V(ω) is the mean, over sets P of N auxiliary
-directions drawn around ω, of Σ aᵢ Vᵢ: Vᵢ is the velocity of the surface point that direction i hits, aᵢ favours points
-close to a silhouette of their own shape. The weights do not depend on ω, so V is the convolution of a bounded function
-with a Gaussian: smooth, with a divergence that the score function of the Gaussian gives without bias for every N (W4).
+A field V over directions (or over the film) that is continuous and moves with every visibility boundary turns the
+boundary integral into the divergence of fV. Only its component across a boundary is prescribed there. Here
+
+    V(u) = E_{c,P} [ G(P) ],      P a ring of N auxiliary positions around a centre c ~ p(c | u),
+
+and G(P) is the velocity that best agrees, across each of them, with all silhouettes that the ring meets. Whatever G is,
+V is its convolution with a smooth density, and the score function of the density gives div V without bias (W4).
 
 Sources: Bangaru, Li, Durand 2020 (warped-area sampling); Loubet, Holzschuh, Jakob 2019.
 """
@@ -19,136 +21,32 @@ import mitsuba as mi
 import numpy as np
 
 from .attached import FOLLOW
-from .boundary.topology import build_edges
-from .errors import UnsupportedGradient
+from .contours import Contours, Walk
+from .warped_film import FilmPoints, camera_ray
 
-NONE = 0xFFFFFFFF  # "no neighbour" in the table of edges
-MESH, RECTANGLE, SPHERE, DISK, CYLINDER = 1, 2, 3, 4, 5
-_KINDS = {"Rectangle": RECTANGLE, "Sphere": SPHERE, "Disk": DISK, "Cylinder": CYLINDER}
+#: How far beyond a silhouette one looks for what it hides, as a fraction of a ring's side.
+BEYOND = 0.02
 
 
-class Silhouettes:
-    """How far a visible point is from the silhouette of its own shape, for the shapes of one scene.
+@dataclass
+class Rings:
+    """Two mirrored rings for every lane.
 
-    Raises:
-        UnsupportedGradient: a shape whose silhouettes are not known here.
+    Attributes:
+        size: positions N of a ring.
+        lane: lane of every ring.
+        centre: offset of every ring's centre from the middle of its lane, in units of the kernel's radius.
+        rest: 1 − |centre|².
+        ring: ring of every position.
+        offset: offset of every position from its centre, same units.
     """
 
-    def __init__(self, scene: mi.Scene) -> None:
-        shapes = scene.shapes()
-        numbers = [int(dr.reinterpret_array(mi.UInt32, mi.ShapePtr(shape))[0]) for shape in shapes]
-        kind = np.zeros(max(numbers, default=0) + 1, dtype=np.uint32)
-        first_face = np.zeros_like(kind)
-        self.meshes = [shape for shape in shapes if shape.is_mesh()]
-        offset = 0
-        for shape, number in zip(shapes, numbers, strict=True):
-            if shape.is_mesh():
-                kind[number], first_face[number] = MESH, offset
-                offset += shape.face_count()
-            elif shape.class_name() in _KINDS:
-                kind[number] = _KINDS[shape.class_name()]
-            else:
-                raise UnsupportedGradient(
-                    f"warped_area does not know the silhouettes of a {shape.class_name()}",
-                    key=shape.id(),
-                    remedy="use a mesh, rectangle, sphere, disk or cylinder, or finite_difference",
-                )
-        self.present = set(kind.tolist())
-        self.kind, self.first_face = mi.UInt32(kind), mi.UInt32(first_face)
-        if self.meshes:
-            self._upload_faces()
-
-    def _upload_faces(self) -> None:
-        positions, faces, count = [], [], 0
-        for mesh in self.meshes:
-            positions.append(np.array(mesh.vertex_positions_buffer()).reshape(-1, 3))
-            faces.append(np.array(mesh.faces_buffer()).reshape(-1, 3).astype(np.int64) + count)
-            count += len(positions[-1])
-        face = np.concatenate(faces)
-        edges = build_edges(np.concatenate(positions), face)
-        # Across each side of each face: the vertex opposite to it in the neighbouring face
-        across = np.full((len(face), 3), NONE, dtype=np.uint32)
-        pair = edges.faces == 2
-        for here, opposite, there in (
-            (edges.first_face, edges.opposite, edges.opposite_other),
-            (edges.last_face, edges.opposite_other, edges.opposite),
-        ):
-            # the side of a face that lies opposite to its corner k is side k
-            corner = np.argmax(face[here] == opposite[:, None], axis=1)
-            across[here[pair], corner[pair]] = there[pair]
-        degenerate = np.setdiff1d(np.arange(len(face)), np.concatenate([edges.first_face, edges.last_face]))
-        across[degenerate] = NONE
-        self.faces, self.across = mi.UInt32(face.ravel().astype(np.uint32)), mi.UInt32(across.ravel())
-
-    def refresh(self) -> None:
-        """Take over the current vertex positions."""
-        if self.meshes:
-            self.vertices = dr.concat([dr.detach(mesh.vertex_positions_buffer()) for mesh in self.meshes])
-
-    def distance(self, si: mi.SurfaceInteraction3f, prim: mi.UInt32, o: mi.Point3f, active: mi.Bool) -> mi.Float:
-        """Distance from a visible point to the silhouette of its shape, across the view from `o`, world units.
-
-        Zero at silhouettes and open edges, positive inside; only that and the order of magnitude matter.
-        """
-        number = dr.reinterpret_array(mi.UInt32, si.shape)
-        kind = dr.gather(mi.UInt32, self.kind, number, active)
-        d = mi.Float(dr.inf)
-        present = self.present
-        if MESH in present:
-            d = dr.select(kind == MESH, self._mesh(si, prim, number, o, active & (kind == MESH)), d)
-        if RECTANGLE in present:
-            corner = si.p - si.uv.x * si.dp_du - si.uv.y * si.dp_dv
-            other = corner + si.dp_du + si.dp_dv
-            sides = [_across_view(si.p, a, e, o) for a in (corner, other) for e in (si.dp_du, si.dp_dv)]
-            d = dr.select(kind == RECTANGLE, _least(sides), d)
-        if SPHERE in present:
-            c = dr.dot(si.n, dr.normalize(si.p - o))
-            radius = dr.norm(si.dp_dv) / dr.pi
-            d = dr.select(kind == SPHERE, radius * (1 - dr.safe_sqrt(1 - c * c)), d)
-        if DISK in present:
-            rim = si.p + (1 - si.uv.x) * si.dp_du
-            d = dr.select(kind == DISK, _across_view(si.p, rim, si.dp_dv, o), d)
-        if CYLINDER in present:
-            axis = dr.normalize(si.dp_dv)
-            view = dr.normalize(si.p - o)
-            c = dr.dot(si.n, dr.normalize(view - axis * dr.dot(view, axis)))
-            radius = dr.norm(si.dp_du) / dr.two_pi
-            caps = [_across_view(si.p, si.p + (k - si.uv.y) * si.dp_dv, si.dp_du, o) for k in (0, 1)]
-            d = dr.select(kind == CYLINDER, _least([radius * (1 - dr.safe_sqrt(1 - c * c)), *caps]), d)
-        return dr.select(active, dr.select(dr.isnan(d), 0, d), dr.inf)
-
-    def is_sphere(self, si: mi.SurfaceInteraction3f, active: mi.Bool) -> mi.Bool:
-        return dr.gather(mi.UInt32, self.kind, dr.reinterpret_array(mi.UInt32, si.shape), active) == SPHERE
-
-    def _mesh(
-        self, si: mi.SurfaceInteraction3f, prim: mi.UInt32, number: mi.UInt32, o: mi.Point3f, active: mi.Bool
-    ) -> mi.Float:
-        face = dr.gather(mi.UInt32, self.first_face, number, active) + prim
-        corner = [dr.gather(mi.UInt32, self.faces, 3 * face + k, active) for k in range(3)]
-        p = [dr.gather(mi.Point3f, self.vertices, index, active) for index in corner]
-        distances = []
-        for k in range(3):
-            a, b, mine = p[(k + 1) % 3], p[(k + 2) % 3], p[k]
-            index = dr.gather(mi.UInt32, self.across, 3 * face + k, active)
-            paired = active & (index != NONE)
-            other = dr.gather(mi.Point3f, self.vertices, index, paired)
-            plane = dr.cross(a - o, b - o)
-            same_side = dr.dot(plane, mine - o) * dr.dot(plane, other - o) >= 0
-            distances.append(dr.select(~paired | same_side, _across_view(si.p, a, b - a, o), dr.inf))
-        return _least(distances)
-
-
-def _across_view(p: mi.Point3f, on_line: mi.Point3f, along: mi.Vector3f, o: mi.Point3f) -> mi.Float:
-    """Distance of p from the plane that o and a line span."""
-    normal = dr.cross(on_line - o, along)
-    return dr.abs(dr.dot(normal, p - o)) / dr.norm(normal)
-
-
-def _least(values: list[mi.Float]) -> mi.Float:
-    least = values[0]
-    for value in values[1:]:
-        least = dr.fmin(least, value)
-    return least
+    size: int
+    lane: mi.UInt32
+    centre: mi.Vector2f
+    rest: mi.Float
+    ring: mi.UInt32
+    offset: mi.Vector2f
 
 
 @dataclass
@@ -157,66 +55,222 @@ class Kernel:
 
     Attributes:
         rays: N, auxiliary rays of one ring (at least 3); two mirrored rings are traced.
-        reach: the distance from a silhouette, in radii of the kernel, over which points are preferred.
-        exponent: γ of the weight (B + floor)^−γ.
-        floor: the least B, which bounds the ratio of weights.
+        ridge: how much a ring's mean velocity counts next to the velocities across silhouettes; decides only what
+            silhouettes leave open.
     """
 
     rays: int
-    reach: float
-    exponent: float
-    floor: float = 1e-3
+    ridge: float = 1e-3
 
-    def weight(self, distance: mi.Float) -> mi.Float:
-        """Weight of a point at `distance` (in radii of the kernel) from the silhouette of its shape."""
-        return (dr.fmin(distance / self.reach, 1) + self.floor) ** (-self.exponent)
+    def rings(self, lanes: int, seed: mi.UInt32) -> Rings:
+        """Draw the rings of every lane.
 
-    def pattern(self, lanes: int, seed: mi.UInt32) -> tuple[mi.UInt32, mi.Vector2f, mi.Float, mi.Vector2f]:
-        """Auxiliary offsets of every lane: a ring of N around a random centre, then the mirror image of both.
-
-        The centre has the density (3/π) (1 − r²)² on the unit disk. The ring is so wide that its polygon contains the
-        middle of the disk wherever its centre is: a straight silhouette through the middle has points on both sides.
+        A centre has the density (3/π) (1 − r²)² on the unit disk. The ring is so wide that its polygon contains the
+        middle wherever its centre is: a straight line through the middle cuts the polygon twice.
 
         Args:
             seed: a random number per lane.
-
-        Returns:
-            (lane of every auxiliary ray, centre, 1 − r², offset from the centre): 2 N entries a lane, lane after lane.
         """
-        k = dr.arange(mi.UInt32, lanes * 2 * self.rays)
-        lane = k // (2 * self.rays)
-        i = k - lane * (2 * self.rays)
+        number = dr.arange(mi.UInt32, 2 * lanes)
+        lane = number >> 1
         a, b = mi.sample_tea_32(dr.gather(mi.UInt32, seed, lane), lane, 6)
         c, _ = mi.sample_tea_32(a, b, 6)
         u, v, w = (mi.Float(x >> 8) * 2**-24 for x in (a, b, c))
-        rest = (1 - u) ** (1 / 3)  # 1 − r²
-        sign = dr.select(i < self.rays, mi.Float(1), mi.Float(-1))
+        rest = (1 - u) ** (1 / 3)
+        sign = dr.select((number & 1) == 0, mi.Float(1), mi.Float(-1))
         s, c = dr.sincos(dr.two_pi * v)
         centre = mi.Vector2f(c, s) * dr.safe_sqrt(1 - rest) * sign
-        s, c = dr.sincos(dr.two_pi * (w + mi.Float(i) / self.rays))
-        return lane, centre, rest, mi.Vector2f(c, s) * (sign / np.cos(np.pi / self.rays))
+        k = dr.arange(mi.UInt32, 2 * lanes * self.rays)
+        ring = k // self.rays
+        angle = dr.two_pi * (dr.gather(mi.Float, w, ring) + mi.Float(k - ring * self.rays) / self.rays)
+        s, c = dr.sincos(angle)
+        offset = mi.Vector2f(c, s) * (dr.gather(mi.Float, sign, ring) / np.cos(np.pi / self.rays))
+        return Rings(self.rays, lane, centre, rest, ring, offset)
 
-    def mean(self, w: mi.Float, score: Any, value: Any) -> tuple[Any, mi.Float]:
-        """Mean field of the two mirrored rings and its divergence (W3, W4).
+    def mean(self, score: Any, value: Any) -> tuple[Any, mi.Float]:
+        """Mean of the two mirrored rings of every lane and its divergence (W3, W4).
 
         Args:
-            w: weight of every auxiliary ray (detached).
-            score: gradient, at the middle, of the log density of its ring's centre (detached).
-            value: attached velocity at every ray.
+            score: gradient, at the middle, of the log density of every ring's centre (detached).
+            value: attached velocity G of every ring.
 
         Returns:
             (V, div V), one entry per lane.
         """
-        ring = dr.arange(mi.UInt32, dr.width(w)) // self.rays
-        a = w / dr.gather(mi.Float, dr.block_reduce(dr.ReduceOp.Add, w, self.rays), ring)
-        dr.eval(a, score)
-        add = lambda x: 0.5 * dr.block_reduce(dr.ReduceOp.Add, x, 2 * self.rays)
-        return type(value)(*[add(a * v) for v in value]), add(a * dr.dot(score, value))
+        add = lambda x: 0.5 * dr.block_reduce(dr.ReduceOp.Add, x, 2)
+        return type(value)(*[add(v) for v in value]), add(dr.dot(score, value))
+
+
+@dataclass
+class Frames:
+    """What unit steps of the two coordinates of a ring's domain do to a point seen at distance t: o + t d."""
+
+    x_o: mi.Vector3f
+    x_d: mi.Vector3f
+    y_o: mi.Vector3f
+    y_d: mi.Vector3f
+
+    def gather(self, index: mi.UInt32) -> Frames:
+        pick = lambda v: dr.gather(mi.Vector3f, v, index) if dr.width(v) > 1 else v
+        return Frames(*(pick(v) for v in (self.x_o, self.x_d, self.y_o, self.y_d)))
+
+    def steps(self, t: mi.Float, finite: mi.Bool = True) -> tuple[mi.Vector3f, mi.Vector3f]:
+        """The two displacements; at infinity only directions count."""
+        x, y = (dr.select(finite, o, 0) + t * d for o, d in ((self.x_o, self.x_d), (self.y_o, self.y_d)))
+        return mi.Vector3f(x), mi.Vector3f(y)
+
+
+def ring_velocity(
+    scene: mi.Scene, contours: Contours, kernel: Kernel, rings: Rings, ray: Any, frames: Frames, active: mi.Bool
+) -> mi.Vector2f:
+    """Velocity G of every ring: it moves across each silhouette that the ring meets as the silhouette does.
+
+        G = argmin Σₖ wₖ (rₖ·G − sₖ)² + μ |G − Ḡ|²                                                         (W5)
+
+    rₖ and sₖ: normal and normal speed of a silhouette; Ḡ: mean velocity of the points on the silhouettes, or, where
+    there are none, of the points seen.
+
+    Args:
+        ray: attached auxiliary rays.
+        frames: of every ring.
+        active: of every ring.
+
+    Returns:
+        Attached velocity in the coordinates of `frames`, one entry per ring.
+    """
+    n = rings.size
+    on = dr.gather(mi.Bool, active, rings.ring) if dr.width(active) > 1 else active
+    with dr.suspend_grad():
+        fixed = mi.Ray3f(dr.detach(ray))
+        pi = scene.ray_intersect_preliminary(fixed, coherent=False, active=on)
+        hit = pi.is_valid() & on
+        t = dr.select(hit, pi.t, 1)
+        number = dr.reinterpret_array(mi.UInt32, pi.shape)
+        # Two walks start at every position, towards its two neighbours
+        walker = dr.arange(mi.UInt32, 2 * dr.width(fixed.d))
+        start = walker >> 1
+        ring = start // n
+        place = start - ring * n
+        end = ring * n + (place + dr.select((walker & 1) == 0, mi.UInt32(1), mi.UInt32(n - 1))) % n
+        at = lambda x, index: dr.gather(type(x), x, index)
+        dr.eval(fixed.o, fixed.d, t, number, pi.prim_index, hit)
+        o, d = mi.Point3f(at(fixed.o, start)), at(fixed.d, start)
+        step_o, step_d = mi.Vector3f(at(fixed.o, end) - o), mi.Vector3f(at(fixed.d, end) - d)
+        begin = at(hit, start)
+        walk = Walk(at(number, start), at(pi.prim_index, start), o, d, step_o, step_d, at(t, start), begin)
+    with dr.resume_grad():
+        # Points seen, relative to the attached ray
+        si = pi.compute_surface_interaction(fixed, FOLLOW, hit)
+        seen = dr.select(hit, si.p - dr.detach(si.p), 0)
+        δo, δd = mi.Vector3f(ray.o - dr.detach(ray.o)), mi.Vector3f(ray.d - dr.detach(ray.d))
+        seen = mi.Vector3f(seen) - dr.select(hit, δo, 0) - t * δd
+        v_seen = _solve(seen, *frames.gather(rings.ring).steps(t, hit), fixed.d)
+
+        ends, basis = _Ends(start, end, o, d, step_o, step_d, δo, δd), frames.gather(ring)
+        first = _Constraint.of(contours, walk, mi.Float(0), ends, basis)
+        # What is seen beyond the silhouette may end before the neighbour is reached, and hide from both
+        with dr.suspend_grad():
+            beyond = first.fraction + BEYOND
+            go_on = (first.weight == 1) & (beyond < 1)
+            again = mi.Ray3f(mi.Point3f(o + beyond * step_o), dr.normalize(d + beyond * step_d))
+            pi_2 = scene.ray_intersect_preliminary(again, coherent=False, active=go_on)
+            number_2 = dr.reinterpret_array(mi.UInt32, pi_2.shape)
+            go_on &= pi_2.is_valid() & ~((number_2 == at(number, end)) & (pi_2.prim_index == at(pi.prim_index, end)))
+            rest_o, rest_d = mi.Vector3f(o + step_o - again.o), d + step_d - again.d
+            t_2 = dr.select(go_on, pi_2.t, 1)
+            onward = Walk(number_2, pi_2.prim_index, again.o, again.d, rest_o, rest_d, t_2, go_on)
+        second = _Constraint.of(contours, onward, beyond, ends, basis)
+
+        add = lambda f, block=2 * n: dr.block_reduce(dr.ReduceOp.Add, f(first) + f(second), block)
+        total = add(lambda c: c.weight)
+        some = total > 0
+        inverse = dr.select(some, dr.rcp(total), 0)
+        on_silhouettes = [add(lambda c, k=k: c.weight * c.velocity[k]) * inverse for k in (0, 1)]
+        of_points = [dr.block_reduce(dr.ReduceOp.Add, dr.select(hit, v, 0), n) * (1 / n) for v in v_seen]
+        mean = dr.select(some, mi.Vector2f(*on_silhouettes), mi.Vector2f(*of_points))
+        with dr.suspend_grad():
+            μ = dr.select(some, kernel.ridge * total, 1)
+            xx = add(lambda c: c.weight * dr.square(c.row.x)) + μ
+            yy = add(lambda c: c.weight * dr.square(c.row.y)) + μ
+            xy = add(lambda c: c.weight * c.row.x * c.row.y)
+            r = dr.rcp(xx * yy - xy * xy)
+        bx = add(lambda c: c.weight * c.row.x * c.speed) + μ * mean.x
+        by = add(lambda c: c.weight * c.row.y * c.speed) + μ * mean.y
+        return mi.Vector2f((yy * bx - xy * by) * r, (xx * by - xy * bx) * r)
+
+
+@dataclass
+class _Ends:
+    """The two rays between which walks are made: indices, the first ray, the step to the second, attached shifts."""
+
+    start: mi.UInt32
+    end: mi.UInt32
+    o: mi.Point3f
+    d: mi.Vector3f
+    step_o: mi.Vector3f
+    step_d: mi.Vector3f
+    δo: mi.Vector3f
+    δd: mi.Vector3f
+
+    def shift(self, x: mi.Vector3f, s: mi.Float) -> mi.Vector3f:
+        """Attached shift at fraction s of the way."""
+        a, b = (dr.gather(mi.Vector3f, x, index) if dr.width(x) > 1 else x for index in (self.start, self.end))
+        return a + s * (b - a)
+
+
+@dataclass
+class _Constraint:
+    """row · G = speed: what a silhouette between two rays asks of the velocity of its ring.
+
+    Attributes:
+        weight: 0 where no silhouette was met.
+        fraction: where, as a fraction of the way.
+        row: unit vector across the silhouette, in the coordinates of the ring.
+        speed: attached speed of the silhouette along `row`.
+        velocity: attached velocity of the point on the silhouette.
+    """
+
+    weight: mi.Float
+    fraction: mi.Float
+    row: mi.Vector2f
+    speed: mi.Float
+    velocity: mi.Vector2f
+
+    @staticmethod
+    def of(contours: Contours, walk: Walk, before: mi.Float, ends: _Ends, frames: Frames) -> _Constraint:
+        """The constraint that a walk finds, which begins at the fraction `before`."""
+        cross = contours.crossing(walk)
+        s = before + (1 - before) * cross.fraction
+        with dr.suspend_grad():
+            eye, gaze = ends.o + s * ends.step_o, dr.normalize(ends.d + s * ends.step_d)
+            distance = dr.dot(dr.detach(cross.point) - eye, gaze)
+            across = dr.normalize(dr.cross(cross.tangent, gaze))
+            x, y = frames.steps(distance)
+            row = mi.Vector2f(dr.dot(across, x), dr.dot(across, y))
+            scale = dr.rcp(dr.norm(row))
+            row *= scale
+            fine = dr.isfinite(dr.squared_norm(row)) & (distance > 0) & (cross.weight > 0)
+            weight, row = dr.select(fine, cross.weight, 0), dr.select(fine, row, 0)
+        moved = mi.Vector3f(cross.point - dr.detach(cross.point))
+        moved = moved - ends.shift(ends.δo, s) - distance * ends.shift(ends.δd, s)
+        velocity = _solve(moved, x, y, gaze)
+        speed = dr.select(fine, scale * dr.dot(across, moved), 0)
+        return _Constraint(weight, s, row, speed, dr.select(fine, velocity, 0))
+
+
+def _solve(v: mi.Vector3f, x: mi.Vector3f, y: mi.Vector3f, d: mi.Vector3f) -> mi.Vector2f:
+    """Coordinates, in steps x and y, of a displacement as seen along d."""
+    with dr.suspend_grad():
+        x, y = x - d * dr.dot(d, x), y - d * dr.dot(d, y)
+        xx, xy, yy = dr.dot(x, x), dr.dot(x, y), dr.dot(y, y)
+        r = dr.rcp(xx * yy - xy * xy)
+        to_x, to_y = (yy * x - xy * y) * r, (xx * y - xy * x) * r
+    return mi.Vector2f(dr.dot(to_x, v), dr.dot(to_y, v))
 
 
 def direction_field(
     scene: mi.Scene,
-    silhouettes: Silhouettes,
+    contours: Contours,
     kernel: Kernel,
     radius: mi.Float,
     seed: mi.UInt32,
@@ -227,61 +281,72 @@ def direction_field(
     """Velocity of directions at a surface point and its divergence; both have value zero and derivatives.
 
     Args:
-        radius: largest distance of a ring's centre from its direction, radians.
+        radius: largest distance of a ring's centre from its direction, radians; the same for all directions of a point.
         seed: a random number per lane.
         si: attached surface point.
         d: detached directions.
     """
     with dr.suspend_grad():
-        lane, centre, rest, offset = kernel.pattern(dr.width(d), seed)
-        middle = dr.gather(mi.Vector3f, d, lane)
-        to_centre = _displaced(middle, radius * centre)
-        score = 4 * (to_centre - middle * dr.dot(middle, to_centre)) / (dr.square(radius) * rest) - 2 * middle
-        spawned = dr.detach(si).spawn_ray(d)
-        ray = mi.Ray3f(dr.gather(mi.Point3f, spawned.o, lane), _displaced(to_centre, radius * offset))
-        on = dr.gather(mi.Bool, active, lane)
+        rings = kernel.rings(dr.width(d), seed)
+        middle = dr.gather(mi.Vector3f, d, rings.lane)
+        wide = mi.Float(radius) + dr.zeros(mi.Float, dr.width(d))
+        radius = dr.gather(mi.Float, wide, rings.lane)
+        s, t = mi.coordinate_system(middle)
+        centre = _displaced(middle, s, t, radius * rings.centre)
+        score = 4 * (centre - middle * dr.dot(middle, centre)) / (dr.square(radius) * rings.rest) - 2 * middle
+        s, t = mi.coordinate_system(centre)
+        pick = lambda v: dr.gather(mi.Vector3f, v, rings.ring)
+        around = _displaced(pick(centre), pick(s), pick(t), dr.gather(mi.Float, radius, rings.ring) * rings.offset)
+        lane = dr.gather(mi.UInt32, rings.lane, rings.ring)
+        # The origins leave the surface on the side of the direction itself
+        origin = dr.gather(mi.Point3f, dr.detach(si).spawn_ray(d).o, lane)
+        on = dr.gather(mi.Bool, active, rings.lane)
+        frames = Frames(mi.Vector3f(0), s, mi.Vector3f(0), t)
     with dr.resume_grad():
-        hit, shift, t, distance = hit_points(scene, silhouettes, ray, on)
-        origin = mi.Vector3f(si.p - dr.detach(si.p)) + dr.zeros(mi.Vector3f, dr.width(d))
-        shift -= dr.gather(mi.Vector3f, origin, lane)
-        shift -= ray.d * dr.dot(ray.d, shift)
-        velocity = dr.select(hit, shift / t, 0)
-        with dr.suspend_grad():
-            w = kernel.weight(distance / (t * radius))
-        return kernel.mean(w, score, velocity)
+        moved = mi.Vector3f(si.p - dr.detach(si.p)) + dr.zeros(mi.Vector3f, dr.width(d))
+        ray = mi.Ray3f(mi.Point3f(origin + dr.gather(mi.Vector3f, moved, lane)), around)
+        g = ring_velocity(scene, contours, kernel, rings, ray, frames, on)
+        return kernel.mean(score, g.x * s + g.y * t)
 
 
-def _displaced(d: mi.Vector3f, offset: mi.Vector2f) -> mi.Vector3f:
+def _displaced(d: mi.Vector3f, s: mi.Vector3f, t: mi.Vector3f, offset: mi.Vector2f) -> mi.Vector3f:
     """The direction at chord length |offset| from d; uniform offsets give uniform solid angles."""
     r2 = dr.squared_norm(offset)
-    s, t = mi.coordinate_system(d)
     return dr.normalize((1 - 0.5 * r2) * d + dr.safe_sqrt(1 - 0.25 * r2) * (offset.x * s + offset.y * t))
 
 
-def hit_points(
-    scene: mi.Scene, silhouettes: Silhouettes, ray: mi.Ray3f, active: mi.Bool = True
-) -> tuple[mi.Bool, mi.Vector3f, mi.Float, mi.Float]:
-    """What auxiliary rays hit.
+def film_field(
+    scene: mi.Scene,
+    contours: Contours,
+    kernel: Kernel,
+    radius: mi.Float,
+    seed: mi.UInt32,
+    sensor: mi.Sensor,
+    points: FilmPoints,
+) -> tuple[mi.Vector2f, mi.Float]:
+    """Velocity of film positions, in pixels, and its divergence; both have value zero and derivatives.
 
     Args:
-        ray: detached rays.
-
-    Returns:
-        (whether anything is hit, displacement of the point hit (value zero, attached), distance along the ray,
-        distance to the silhouette).
+        radius: largest distance of a ring's centre from its position, pixels.
+        seed: a random number per lane.
     """
     with dr.suspend_grad():
-        pi = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
-        hit = pi.is_valid()
-        si_fixed = pi.compute_surface_interaction(ray, mi.RayFlags.All, hit)
-        distance = silhouettes.distance(si_fixed, pi.prim_index, ray.o, hit)
-        t = dr.select(hit, pi.t, 1)
-        sphere = silhouettes.is_sphere(si_fixed, hit)
-        outward = dr.sign(-dr.dot(si_fixed.n, dr.cross(si_fixed.dp_du, si_fixed.dp_dv)))
-        radius = outward * dr.norm(si_fixed.dp_dv) / dr.pi
-    si = pi.compute_surface_interaction(ray, FOLLOW, hit)
-    shift = si.p - dr.detach(si.p)
-    # A sphere that turns keeps its silhouette: what counts is how its centre and its radius move
-    turn = radius * mi.Vector3f(si.n - dr.detach(si.n))
-    shift = mi.Vector3f(dr.select(sphere, shift - turn, shift))
-    return hit, dr.select(hit, shift, mi.Vector3f(0)), t, distance
+        rings = kernel.rings(dr.width(points.u), seed)
+        centres = points.gather(rings.lane)
+        centres = centres.at(mi.Point2f(centres.u + radius * rings.centre))
+        frames = Frames(*(v for axis in (0, 1) for v in _footprint(sensor, centres, axis)))
+        around = centres.gather(rings.ring)
+        around = around.at(mi.Point2f(around.u + radius * rings.offset))
+    with dr.resume_grad():
+        ray, _ = camera_ray(sensor, around)
+        g = ring_velocity(scene, contours, kernel, rings, ray, frames, mi.Bool(True))
+        with dr.suspend_grad():
+            score = 4 * rings.centre / (radius * rings.rest)
+        return kernel.mean(score, g)
+
+
+def _footprint(sensor: mi.Sensor, points: FilmPoints, axis: int) -> tuple[mi.Vector3f, mi.Vector3f]:
+    """What one pixel along `axis` changes of origin and direction of a camera ray."""
+    half = mi.Vector2f(0.5, 0) if axis == 0 else mi.Vector2f(0, 0.5)
+    (after, _), (before, _) = (camera_ray(sensor, points.at(mi.Point2f(points.u + s * half))) for s in (1, -1))
+    return mi.Vector3f(dr.detach(after.o - before.o)), mi.Vector3f(dr.detach(after.d - before.d))

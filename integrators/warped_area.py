@@ -21,17 +21,32 @@ from typing import Any
 
 import drjit as dr
 import mitsuba as mi
+import numpy as np
 
 from .attached import SceneTraits
+from .contours import Contours
 from .errors import GradientWarning, UnsupportedGradient
 from .path_replay import PathReplay
 from .support import warn_of_hidden_motion
-from .warp import Kernel, Silhouettes, direction_field, hit_points
+from .warp import Kernel, direction_field, film_field
 from .warped_film import FilmLines, FilmPoints, FilmSamples, camera_ray, sample_film
 from .warped_head import warped_head
 
 #: Auxiliary rays of one kernel launch; each takes some dozen floats.
-WARP_LANES = 2**25
+WARP_LANES = 2**24
+#: Radii of the kernel of directions when it is chosen automatically, radians.
+NARROWEST, WIDEST = 0.002, 0.03
+
+
+@dr.syntax
+def _smallest_angle(spheres: mi.Float, count: mi.UInt32, p: mi.Point3f) -> mi.Float:
+    """Least apparent radius of bounding spheres (x, y, z, radius one after the other) as seen from p."""
+    angle, k = mi.Float(dr.inf), mi.UInt32(0)
+    while k < count:
+        centre = mi.Point3f(*(dr.gather(mi.Float, spheres, 4 * k + i) for i in range(3)))
+        angle = dr.minimum(angle, dr.gather(mi.Float, spheres, 4 * k + 3) * dr.rcp(dr.norm(centre - p)))
+        k += 1
+    return angle
 
 
 def _warn(code: str, message: str) -> None:
@@ -45,11 +60,11 @@ class WarpedArea(PathReplay):
     Properties (besides those of `path_replay`):
         warp_rays: auxiliary rays N of one ring; two mirrored rings are traced per camera sample.
         warp_width: radius of the kernel, in pixels.
-        warp_reach: distance from a silhouette, in radii of the kernel, over which points next to it are preferred.
-        warp_exponent: how strongly.
-        warp_depth: vertices of the path whose outgoing directions are warped too (shadows, indirect visibility);
-            0 by default: the bias of shadows under small lights was 0 to 15 % in measurements.
-        warp_angle: radius of the kernel there, in radians.
+        warp_ridge: weight of a ring's mean velocity next to the velocities across silhouettes.
+        warp_depth: vertices of the path whose outgoing directions are warped too (default 2: shadows on what the camera
+            sees, and on what that reflects).
+        warp_angle: radius of the kernel there, in radians; 0 (default) chooses it at every point.
+        warp_share: that radius as a share of the apparent radius of the smallest light.
 
     Reference: Bangaru, Li, Durand 2020, Unbiased Warped-Area Sampling for Differentiable Rendering, ACM TOG 39(6).
     """
@@ -57,21 +72,21 @@ class WarpedArea(PathReplay):
     def __init__(self, props: mi.Properties) -> None:
         super().__init__(props)
         self.warp_width = float(props.get("warp_width", 0.25))
-        self.warp_angle = float(props.get("warp_angle", 0.01))
-        self.warp_depth = int(props.get("warp_depth", 0))
+        self.warp_angle = float(props.get("warp_angle", 0.0))
+        self.warp_share = float(props.get("warp_share", 0.075))
+        self.warp_depth = int(props.get("warp_depth", 2))
         self.kernel = Kernel(
             rays=int(props.get("warp_rays", 6)),
-            reach=float(props.get("warp_reach", 10.0)),
-            exponent=float(props.get("warp_exponent", 3.0)),
+            ridge=float(props.get("warp_ridge", 1e-3)),
         )
-        self._silhouettes: tuple[mi.Scene, Silhouettes] | None = None
+        self._contours: tuple[mi.Scene, Contours] | None = None
 
-    def silhouettes(self, scene: mi.Scene) -> Silhouettes:
-        """Tables for the distance to silhouettes, built once per scene."""
-        if self._silhouettes is None or self._silhouettes[0] is not scene:
-            self._silhouettes = (scene, Silhouettes(scene))
-        self._silhouettes[1].refresh()
-        return self._silhouettes[1]
+    def contours(self, scene: mi.Scene) -> Contours:
+        """The silhouettes of the scene, its tables built once."""
+        if self._contours is None or self._contours[0] is not scene:
+            self._contours = (scene, Contours(scene))
+        self._contours[1].refresh()
+        return self._contours[1]
 
     def _say_what_is_missing(self, scene: mi.Scene) -> None:
         """Refuse, or warn of, what a warp of the first vertices cannot account for when things move."""
@@ -103,50 +118,43 @@ class WarpedArea(PathReplay):
 
     def _direction_warp(self, scene: mi.Scene, sampler: mi.Sampler) -> Any:
         """The field of directions at a surface point, as a function of (si, directions, active)."""
-        radius = dr.opaque(mi.Float, self.warp_angle)
-        silhouettes = self.silhouettes(scene)
+        contours = self.contours(scene)
+        radius = self._angle(scene)
 
         def field(si: mi.SurfaceInteraction3f, d: mi.Vector3f, active: mi.Bool) -> tuple[mi.Vector3f, mi.Float]:
             seed = mi.UInt32(sampler.next_1d() * 2.0**24)
-            return direction_field(scene, silhouettes, self.kernel, radius, seed, si, d, active)
+            return direction_field(scene, contours, self.kernel, radius(si), seed, si, d, active)
 
         return field
+
+    def _angle(self, scene: mi.Scene) -> Any:
+        """Radius of the kernel of directions at a point: a share of the angle under which it sees the smallest light.
+
+        It may depend on the point but not on the direction, or on how the direction was drawn (section 5).
+        """
+        fixed = dr.opaque(mi.Float, self.warp_angle if self.warp_angle > 0 else WIDEST)
+        if self.warp_angle > 0:
+            return lambda si: fixed
+        boxes = [shape.bbox() for shape in scene.shapes() if shape.is_emitter()]
+        spheres = np.array([(*np.asarray(b.center()), 0.5 * np.linalg.norm(b.extents())) for b in boxes])
+        data = mi.Float(spheres.ravel().astype(np.float32)) if boxes else None
+        count = dr.opaque(mi.UInt32, len(boxes))
+
+        def angle(si: mi.SurfaceInteraction3f) -> mi.Float:
+            if data is None:
+                return fixed
+            with dr.suspend_grad():
+                return dr.clip(self.warp_share * _smallest_angle(data, count, dr.detach(si.p)), NARROWEST, WIDEST)
+
+        return angle
 
     def film_field(
         self, scene: mi.Scene, sensor: mi.Sensor, sampler: mi.Sampler, points: FilmPoints
     ) -> tuple[mi.Vector2f, mi.Float]:
         """Velocity of the film at `points`, in pixels, and its divergence; both have value zero and derivatives."""
-        silhouettes = self.silhouettes(scene)
         radius = dr.opaque(mi.Float, self.warp_width)
         seed = mi.UInt32(sampler.next_1d() * 2.0**24)
-        lane, centre, rest, offset = self.kernel.pattern(dr.width(points.u), seed)
-        near = points.gather(lane)
-        near = near.at(mi.Point2f(near.u + radius * (centre + offset)))
-        attached, _ = camera_ray(sensor, near)
-        ray = mi.Ray3f(dr.detach(attached))
-        with dr.resume_grad():
-            hit, shift, t, distance = hit_points(scene, silhouettes, ray)
-            # How far the point seen leaves the attached camera ray; things at infinity have a direction only
-            on_ray = dr.select(hit, mi.Vector3f(attached.o), 0) + t * attached.d
-            shift = shift - mi.Vector3f(on_ray - dr.detach(on_ray))
-        with dr.suspend_grad():
-            x, y = (self._footprint(sensor, near, ray, axis, hit, t) for axis in (0, 1))
-            xx, xy, yy = dr.dot(x, x), dr.dot(x, y), dr.dot(y, y)
-            inverse = dr.rcp(xx * yy - xy * xy)
-            to_x, to_y = (yy * x - xy * y) * inverse, (xx * y - xy * x) * inverse
-            w = self.kernel.weight(distance / (dr.sqrt(dr.maximum(xx, yy)) * radius))
-        with dr.resume_grad():
-            velocity = mi.Vector2f(dr.dot(to_x, shift), dr.dot(to_y, shift))
-            return self.kernel.mean(w, 4 * centre / (radius * rest), velocity)
-
-    def _footprint(
-        self, sensor: mi.Sensor, points: FilmPoints, ray: mi.Ray3f, axis: int, hit: mi.Bool, t: mi.Float
-    ) -> mi.Vector3f:
-        """How the point seen moves, across the ray, as the film position moves by one pixel along `axis`."""
-        half = mi.Vector2f(0.5, 0) if axis == 0 else mi.Vector2f(0, 0.5)
-        (after, _), (before, _) = (camera_ray(sensor, points.at(mi.Point2f(points.u + s * half))) for s in (1, -1))
-        step = dr.select(hit, mi.Vector3f(after.o - before.o), 0) + t * (after.d - before.d)
-        return step - ray.d * dr.dot(ray.d, step)
+        return film_field(scene, self.contours(scene), self.kernel, radius, seed, sensor, points)
 
     # ----------------------------------------------------------- derivative
 
@@ -189,9 +197,10 @@ class WarpedArea(PathReplay):
                 warped = points.at(mi.Point2f(points.u + shift))
                 ray, weight = camera_ray(sensor, warped)
                 head = self.camera_head(scene, sampler, ray, geometry)
-                if self.warp_depth > 0 and self.max_depth > 1:
+                vertices = min(self.warp_depth, self.max_depth - 1)
+                if vertices > 0:
                     head = warped_head(
-                        scene, sampler, head, self.warp_depth, self.max_depth, self._direction_warp(scene, sampler)
+                        scene, sampler, head, vertices, self.max_depth, self._direction_warp(scene, sampler)
                     )
                 offset = head.emitted * weight
                 weight = head.weight * weight
