@@ -24,8 +24,12 @@ class Subject:
         loss, estimator: of the problem.
         levels: errors whose sustained time is measured.
         success: error that counts as found.
+        what: in words.
+        unit: of errors, "" for relative ones.
         baseline: whether a plain Mitsuba script can solve it.
-        limit: processor seconds after which a plain script is stopped.
+        limit: processor seconds after which a plain script is stopped at the latest.
+        patience: it is stopped after so many times our own time to the strictest error.
+        control: options of the solver for a second run of every start, to compare with.
     """
 
     name: str
@@ -34,12 +38,15 @@ class Subject:
     start: Callable[[np.random.Generator, list[np.ndarray]], list[Any]]
     levels: tuple[float, ...]
     success: float
+    what: str
+    unit: str = ""
     loss: str = "l2"
     estimator: str = "path_replay"
     baseline: bool = True
-    limit: float = 40.0
+    limit: float = 60.0
+    patience: float = 10.0
     spp: int = 16
-    solver: dict[str, Any] = field(default_factory=dict)
+    control: dict[str, Any] = field(default_factory=dict)
 
 
 def rgb(*value: float) -> dict[str, Any]:
@@ -219,6 +226,57 @@ def joint(size: int = 48) -> dict[str, Any]:
     }
 
 
+#: Of `shadow`: a point light.
+LAMP = (0.1, 4.5, 0.2)
+
+
+def shadow(size: int = 48) -> dict[str, Any]:
+    """A letter above a floor, out of sight; a lamp casts its shadow."""
+    import mitsuba as mi
+
+    t = mi.ScalarTransform4f
+    paint = {"type": "diffuse", "reflectance": rgb(0.6, 0.6, 0.6)}
+    place = t().translate([0.0, 1.9, -0.1]).rotate([1, 0, 0], -75).rotate([0, 0, 1], 20).scale(0.45)
+    return {
+        "type": "scene",
+        "integrator": {"type": "path", "max_depth": 2},
+        "sensor": camera(size, (0, 1.7, 2.0), (0, 0, -0.05), 48),
+        "lamp": {"type": "point", "position": list(LAMP), "intensity": rgb(20, 20, 20)},
+        "floor": {"type": "rectangle", "to_world": t().rotate([1, 0, 0], -90).scale(3), "bsdf": paint},
+        "letter": {
+            "type": "ply",
+            "filename": str(SCENES / "pose-shadow" / "letter.ply"),
+            "face_normals": True,
+            "to_world": place,
+            "bsdf": {"type": "twosided", "bsdf": paint},
+        },
+    }
+
+
+def shadow_box(points: np.ndarray) -> np.ndarray:
+    """(2, 2) least and largest (x, z) of the shadow of points (n, 3) on the floor."""
+    away = points - LAMP
+    floor = LAMP + away * (LAMP[1] / -away[:, 1])[:, None]
+    return np.array([floor[:, ::2].min(axis=0), floor[:, ::2].max(axis=0)])
+
+
+def _shadow_start(rng: np.random.Generator, truth: list[np.ndarray]) -> list[Any]:
+    """Turned by up to 10 degrees and moved until its shadow, still in the picture, is clear of the photographed one."""
+    from scipy.spatial.transform import Rotation
+
+    points = truth[0].reshape(-1, 3)
+    centre = 0.5 * (points.min(axis=0) + points.max(axis=0))
+    there = shadow_box(points)
+    while True:
+        pose = np.array(pose_start(rng, 10 * rng.uniform(0.3, 1), 0.0))
+        side, far = rng.uniform(-np.pi, np.pi), rng.uniform(0.15, 0.6)
+        pose[3:] = far * np.cos(side), rng.uniform(-0.1, 0.1), far * np.sin(side)
+        here = shadow_box(Rotation.from_rotvec(pose[:3], degrees=True).apply(points - centre) + centre + pose[3:])
+        apart = np.any(here[0] > there[1]) or np.any(there[0] > here[1])
+        if apart and np.all(here[0] > (-1.05, -1.05)) and np.all(here[1] < (1.05, 0.85)):
+            return [pose.tolist()]
+
+
 def _colors_and_lights(rng: np.random.Generator, truth: list[np.ndarray]) -> list[Any]:
     """Colours and roughness anywhere in [0.1, 0.9]; lights off by a factor of up to four."""
     start = []
@@ -249,80 +307,97 @@ def _joint_start(rng: np.random.Generator, truth: list[np.ndarray]) -> list[Any]
 
 def subjects() -> dict[str, Subject]:
     """All problems by name."""
-    return {
-        s.name: s
-        for s in (
-            Subject(
-                "seven",
-                seven,
-                (
-                    ("ball.bsdf.base_color.value", "unit"),
-                    ("ball.bsdf.roughness.value", "unit"),
-                    ("light.emitter.radiance.value", "log"),
-                ),
-                _colors_and_lights,
-                (0.02, 0.01),
-                0.02,
+    made = (
+        Subject(
+            "seven",
+            seven,
+            (
+                ("ball.bsdf.base_color.value", "unit"),
+                ("ball.bsdf.roughness.value", "unit"),
+                ("light.emitter.radiance.value", "log"),
             ),
-            Subject(
-                "room",
-                room,
-                (
-                    ("left-paint.reflectance.value", "unit"),
-                    ("right-paint.reflectance.value", "unit"),
-                    ("light.emitter.radiance.value", "log"),
-                ),
-                _colors_and_lights,
-                (0.01, 0.005),
-                0.01,
+            _colors_and_lights,
+            (0.02, 0.01),
+            0.02,
+            "base colour, roughness, light (7 numbers)",
+        ),
+        Subject(
+            "room",
+            room,
+            (
+                ("left-paint.reflectance.value", "unit"),
+                ("right-paint.reflectance.value", "unit"),
+                ("light.emitter.radiance.value", "log"),
             ),
-            Subject(
-                "four",
-                four,
-                tuple((f"lamp{k}.emitter.radiance.value", "log") for k in range(4)),
-                _colors_and_lights,
-                (0.02, 0.01),
-                0.02,
+            _colors_and_lights,
+            (0.01, 0.005),
+            0.01,
+            "closed room: two walls and light, six bounces (9)",
+            patience=6.0,
+        ),
+        Subject(
+            "four",
+            four,
+            tuple((f"lamp{k}.emitter.radiance.value", "log") for k in range(4)),
+            _colors_and_lights,
+            (0.02, 0.01),
+            0.02,
+            "four lamps (12)",
+            patience=25.0,
+        ),
+        Subject(
+            "sky",
+            sky,
+            (("sky.data", "map"),),
+            lambda rng, truth: [float(rng.uniform(0.3, 3))],
+            (0.1, 0.05),
+            0.05,
+            "environment map of 16 x 32 texels",
+            patience=25.0,
+        ),
+        Subject(
+            "shadow",
+            shadow,
+            (("letter.vertex_positions", "pose"),),
+            _shadow_start,
+            (),
+            0.5,
+            "object out of sight, by its shadow; it starts beside the photographed one (6)",
+            unit="degrees, tenths of a unit",
+            estimator="edge_sampling",
+            baseline=False,
+            control={"coarse": "never", "iterations": 12},
+        ),
+        Subject(
+            "pose",
+            lambda: SCENES / "pose-camera" / "scene.xml",
+            (("camera.to_world", "pose"),),
+            lambda rng, truth: [pose_start(rng, 15 * rng.uniform(0.3, 1), 0.15 * 4 * rng.uniform(0.3, 1))],
+            (),
+            0.1,
+            "camera pose within 15 degrees and 15 % (6)",
+            unit="degrees, tenths of a unit",
+            estimator="edge_sampling",
+            baseline=False,
+        ),
+        Subject(
+            "joint",
+            joint,
+            (
+                ("camera.to_world", "pose"),
+                ("lamp.position", "place"),
+                ("lamp.intensity.value", "log"),
+                ("block-paint.reflectance.value", "unit"),
             ),
-            Subject(
-                "sky",
-                sky,
-                (("sky.data", "map"),),
-                lambda rng, truth: [float(rng.uniform(0.3, 3))],
-                (0.1, 0.05),
-                0.05,
-                loss="l2",
-                limit=90.0,
-            ),
-            Subject(
-                "pose",
-                lambda: SCENES / "pose-camera" / "scene.xml",
-                (("camera.to_world", "pose"),),
-                lambda rng, truth: [pose_start(rng, 15 * rng.uniform(0.3, 1), 0.15 * 4 * rng.uniform(0.3, 1))],
-                (),
-                0.1,  # degrees and units
-                loss="l2",
-                estimator="edge_sampling",
-                baseline=False,
-            ),
-            Subject(
-                "joint",
-                joint,
-                (
-                    ("camera.to_world", "pose"),
-                    ("lamp.position", "place"),
-                    ("lamp.intensity.value", "log"),
-                    ("block-paint.reflectance.value", "unit"),
-                ),
-                _joint_start,
-                (),
-                0.05,
-                loss="l2",
-                estimator="edge_sampling",
-                baseline=False,
-            ),
-        )
-    }
+            _joint_start,
+            (),
+            0.05,
+            "camera, light and paint together (15)",
+            estimator="edge_sampling",
+            baseline=False,
+        ),
+    )
+    return {s.name: s for s in made}
 
 
 def sky_error(found: np.ndarray, truth: np.ndarray) -> float:

@@ -1,15 +1,18 @@
 """Time and reliability of the solvers, paired with a plain Mitsuba script in one run.
 
-    python benchmarks/solvers.py [seven room four sky pose joint coverage] [--quick] [--starts 16] [-o solvers.json]
+    python benchmarks/solvers.py [seven room four sky shadow pose joint coverage] [--quick] [--starts 16]
 
 For every problem: from random starts, how often `pathtracer.estimate` without a setting finds the answer, and the
 processor time to a *sustained* error (after which the median error of the next 20 steps stays below it; making the
 problem, recording and compiling included). Against it a plain script, `prb` and `mi.ad.Adam` at 16 samples per
-pixel, logarithms for emission, with the learning rate of the sweep that is best for the error in question. Ratios are
-of processor times, since machines are shared; one linear-algebra thread for both. `--quick` takes four starts, three
-rates, one start of the plain script and stops it after 25 s.
+pixel, logarithms for emission, with the learning rate of the sweep that is best for the error in question. It runs
+until it has held the strictest error for 60 steps, or for the multiple of our time that its problem names. Ratios are
+of processor times, since machines are shared; one linear-algebra thread for both. `shadow` runs against the same
+solver without its blurred pictures. `coverage` draws noise seeds of picture and solver and counts how often the 95 %
+intervals hold the truth. `--quick` takes four starts (coverage: twenty seeds), three rates and one start of the script.
 
-`coverage` draws noise seeds of picture and solver and counts how often the 95 % intervals hold the truth.
+Results go to benchmarks/results/inverse-problems.json, one row a problem; rows of other problems are kept, with the
+commit that they come from, unless the machine or a version has changed. `pathtracer bench publish` shows them.
 """
 
 from __future__ import annotations
@@ -20,19 +23,26 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
 import gc
-import json
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from solver_problems import Subject, sky_error, subjects, sustained
+from solver_problems import Subject, seven, sky_error, subjects, sustained
 
-RESULTS = Path(__file__).with_name("results")
-RATES = (0.005, 0.01, 0.02, 0.05, 0.1)
-QUICK_RATES, QUICK_LIMIT = (0.02, 0.05, 0.1), 25.0
-#: The plain script gives up after so many times our own time to the strictest error.
-PATIENCE = 12.0
+from pathtracer.bench.record import RESULTS, environment, read_result, write_result
+
+RATES, QUICK_RATES = (0.005, 0.01, 0.02, 0.05, 0.1), (0.02, 0.05, 0.1)
+#: The plain script is done when it has held the strictest error for so many steps.
+HELD = 60
+#: Starts of a control run at most.
+CONTROLS = 8
+#: Points in time of the curves that are kept.
+POINTS = 48
+SEED = 7
+#: Poses are judged in degrees and tenths of a unit.
+POSE_UNITS = np.array([1.0, 1, 1, 10, 10, 10])
 
 
 def load(subject: Subject) -> Any:
@@ -60,13 +70,13 @@ def truths(subject: Subject) -> list[np.ndarray]:
 
 
 def worst(values: list[np.ndarray], truth: list[np.ndarray], kinds: list[str]) -> float:
-    """The largest error: relative, of a map over its sphere, of poses in degrees and units."""
+    """The largest error: relative, of a map over its sphere, of poses in degrees and tenths of a unit."""
     errors = []
     for value, known, kind in zip(values, truth, kinds, strict=True):
         if kind == "map":
             errors.append(sky_error(value, known))
         elif kind == "pose":
-            errors.append(float(np.abs(value).max()))
+            errors.append(float(np.abs(value * POSE_UNITS).max()))
         elif kind == "place":
             errors.append(float(np.linalg.norm(value - known) / np.linalg.norm(known)))
         else:
@@ -74,8 +84,10 @@ def worst(values: list[np.ndarray], truth: list[np.ndarray], kinds: list[str]) -
     return max(errors)
 
 
-def ours(subject: Subject, image: np.ndarray, start: list[Any], truth: list[np.ndarray], seed: int) -> dict[str, Any]:
-    """One run of `pathtracer` without a setting."""
+def ours(
+    subject: Subject, image: np.ndarray, start: list[Any], truth: list[np.ndarray], seed: int, **options: Any
+) -> dict[str, Any]:
+    """One run of `pathtracer`, without a setting unless `options` has some."""
     from pathtracer.capture import View
     from pathtracer.inverse import Estimation, Parameter, Problem
 
@@ -88,7 +100,7 @@ def ours(subject: Subject, image: np.ndarray, start: list[Any], truth: list[np.n
         for (key, kind), init in zip(subject.unknown, start, strict=True)
     ]
     problem = Problem(scene, View("v", image), parameters, subject.loss, subject.estimator, spp=subject.spp)
-    run = Estimation(problem, "auto", seed=seed)
+    run = Estimation(problem, "auto", seed=seed, **options)
     course = []
     for _ in run:
         values = [u.display(x) for u, x in zip(problem.unknowns, problem.split(run.latent), strict=True)]
@@ -138,82 +150,130 @@ def plain(
             found = np.exp(found) if kind in ("log", "map") else found
             values.append(found[:, 1:-1] if kind == "map" else found)
         course.append((time.process_time() - began, worst(values, truth, kinds)))
-        if course[-1][0] > limit:
+        held = step > HELD and sustained(course[-HELD:], min(subject.levels)) == course[-HELD][0]
+        if held or course[-1][0] > limit:
             return {"rate": rate, "steps": step, "course": course}
 
 
-def compare(subject: Subject, starts: int, base_starts: int, quick: bool, report: Any) -> dict[str, Any]:
-    """Success rate, sustained times, and the plain script's best."""
+def compare(subject: Subject, starts: int, base_starts: int, rates: tuple[float, ...], report: Any) -> dict[str, Any]:
+    """The row of a problem: success rate, sustained times, and the plain script's best."""
     truth = truths(subject)
     image = picture(subject, 8192)
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(SEED)
     begins = [subject.start(rng, truth) for _ in range(starts)]
-    runs = []
-    for k, begin in enumerate(begins):
-        runs.append(ours(subject, image, begin, truth, seed=k))
-        run = runs[-1]
-        seconds, error = run["course"][-1]
-        report(f"{subject.name} start {k}: {run['solver']}, {run['steps']} steps, {seconds:.1f} s, error {error:.4f}")
+
+    def run_all(what: str, count: int, **options: Any) -> list[dict[str, Any]]:
+        runs = []
+        for k, begin in enumerate(begins[:count]):
+            runs.append(ours(subject, image, begin, truth, seed=k, **options))
+            seconds, error = runs[-1]["course"][-1]
+            report(f"{subject.name} start {k}{what}: {runs[-1]['steps']} steps, {seconds:.1f} s, error {error:.4f}")
+        return runs
+
+    runs = run_all("", starts)
     row: dict[str, Any] = {
+        "subject": subject.name,
+        "what": subject.what,
         "solver": runs[0]["solver"],
         "starts": starts,
-        "success": sum(r["course"][-1][1] <= subject.success for r in runs) / starts,
         "success_at": subject.success,
-        "final_error_median": float(np.median([r["course"][-1][1] for r in runs])),
-        "final_error_worst": max(r["course"][-1][1] for r in runs),
-        "seconds_median": float(np.median([r["course"][-1][0] for r in runs])),
-        "levels": {},
+        "unit": subject.unit,
+        **outcome(runs, subject.success),
+        "levels": [],
     }
+    if subject.control:
+        row["control"] = {
+            "options": subject.control,
+            **outcome(run_all(" control", **subject.control), subject.success),
+        }
     if not subject.baseline:
         return row
     own = {level: [sustained(r["course"], level) for r in runs] for level in subject.levels}
-    strict = [t for t in own[min(subject.levels)] if t is not None]
-    limit = min(subject.limit, PATIENCE * float(np.median(strict))) if strict else subject.limit
-    limit = min(limit, QUICK_LIMIT) if quick else limit
-    sweep = {}
-    for rate in QUICK_RATES if quick else RATES:
-        sweep[rate] = plain(subject, image, begins[0], truth, rate, limit)
-        reached = {level: sustained(sweep[rate]["course"], level) for level in subject.levels}
-        report(f"{subject.name} plain script at rate {rate}: {reached}, last error {sweep[rate]['course'][-1][1]:.4f}")
+    medians = {level: median(times) for level, times in own.items()}
+    strict = medians[min(subject.levels)]
+    limit = min(subject.limit, subject.patience * strict)
+    sweep: dict[float, list[dict[str, Any]]] = {}
+    for rate in rates:
+        sweep[rate] = [plain(subject, image, begins[0], truth, rate, limit)]
+        reached = {level: sustained(sweep[rate][0]["course"], level) for level in subject.levels}
+        last = sweep[rate][0]["course"][-1]
+        report(f"{subject.name} plain script at rate {rate}: {reached}, error {last[1]:.4f} after {last[0]:.1f} s")
+    best = 0.0
     for level in subject.levels:
-        times = {rate: sustained(run["course"], level) for rate, run in sweep.items()}
-        known = {rate: t for rate, t in times.items() if t is not None}
-        ours_time = [t if t is not None else np.inf for t in own[level]]
-        entry: dict[str, Any] = {
-            "ours": float(np.median(ours_time)),
-            "ours_reached": sum(t is not None for t in own[level]),
-            "plain_limit": limit,
-        }
-        if known:
-            best = min(known, key=lambda r: known[r])
-            others = [plain(subject, image, begins[k], truth, best, limit) for k in range(1, base_starts)]
-            all_times = [known[best], *(sustained(o["course"], level) for o in others)]
-            entry |= {
-                "plain": float(np.median([t if t is not None else np.inf for t in all_times])),
+        first = {rate: sustained(found[0]["course"], level) for rate, found in sweep.items()}
+        known = {rate: t for rate, t in first.items() if t is not None}
+        # where no rate got there, the one that came closest
+        best = min(known, key=lambda r: known[r]) if known else min(rates, key=lambda r: last_errors(sweep[r][0]))
+        while len(sweep[best]) < base_starts and known:
+            sweep[best].append(plain(subject, image, begins[len(sweep[best])], truth, best, limit))
+        times = [sustained(found["course"], level) for found in sweep[best]]
+        theirs = median(times)
+        row["levels"].append(
+            {
+                "level": level,
+                "ours": medians[level],
+                "ours_reached": sum(t is not None for t in own[level]),
+                "plain": theirs,
+                "plain_reached": sum(t is not None for t in times),
+                "plain_starts": len(times),
                 "plain_rate": best,
-                "plain_starts": base_starts,
+                "plain_limit": limit,
+                # a lower bound where the script was stopped before it got there
+                "ratio": min(theirs, limit) / medians[level],
+                "at_least": not np.isfinite(theirs),
             }
-            entry["ratio"] = entry["plain"] / entry["ours"]
-        else:
-            entry |= {"plain": None, "ratio_more_than": limit / entry["ours"]}
-        row["levels"][str(level)] = entry
-        report(f"{subject.name} at {level}: {entry}")
+        )
+        report(f"{subject.name}: {row['levels'][-1]}")
+    grid = np.geomspace(0.1, limit, POINTS)
+    row["times"] = grid.tolist()
+    errors = np.array([resampled(r["course"], grid) for r in runs])
+    for key, q in (("curve_low", 0.25), ("curve", 0.5), ("curve_high", 0.75)):
+        row[key] = np.quantile(errors, q, axis=0).tolist()
+    row["plain_curve"] = np.median([resampled(r["course"], grid) for r in sweep[best]], axis=0).tolist()
     return row
 
 
+def outcome(runs: list[dict[str, Any]], success: float) -> dict[str, Any]:
+    """How runs ended."""
+    seconds, errors = np.array([r["course"][-1] for r in runs]).T
+    return {
+        "success": float(np.mean(errors <= success)),
+        "final_error_median": float(np.median(errors)),
+        "final_error_worst": float(errors.max()),
+        "seconds_median": float(np.median(seconds)),
+    }
+
+
+def last_errors(run: dict[str, Any]) -> float:
+    """Median error of the last 20 steps."""
+    return float(np.median([e for _, e in run["course"][-20:]]))
+
+
+def median(times: list[float | None]) -> float:
+    """Median time, infinite when half of the runs never got there."""
+    return float(np.median([np.inf if t is None else t for t in times]))
+
+
+def resampled(course: list[tuple[float, float]], grid: np.ndarray) -> np.ndarray:
+    """Errors at the times of a grid; NaN before the first step."""
+    times, errors = np.array(course).T
+    place = np.searchsorted(times, grid, side="right") - 1
+    return np.where(place < 0, np.nan, errors[place])
+
+
 def coverage(seeds: int, report: Any) -> dict[str, Any]:
-    """How often the 95 % intervals hold the truth, over noise seeds of picture and solver."""
+    """The row of the intervals: how often they hold the truth, over noise seeds of picture and solver."""
     from pathtracer.capture import View
     from pathtracer.inverse import Estimation, Parameter, Problem
 
     subject = subjects()["seven"]
-    from solver_problems import seven
-
-    scene_values = truths(subject)
-    hits, sizes = [], []
+    subject.build = lambda: seven(16)
+    known = truths(subject)
+    names: list[str] = []
+    scores, seconds = [], []
     for seed in range(seeds):
-        subject.build = lambda: seven(16)
         image = load(subject).render(spp=128, seed=1000 + seed)
+        began = time.process_time()
         scene = load(subject)
         parameters = [
             Parameter(key, init=init)
@@ -223,24 +283,45 @@ def coverage(seeds: int, report: Any) -> dict[str, Any]:
         run = Estimation(problem, "least-squares", seed=seed)
         for _ in run:
             pass
-        result = run.result(pictures=False)
-        inside, z = [], []
-        for row, truth in zip(result.recovered, scene_values, strict=True):
+        z: list[float] = []
+        names.clear()
+        for row, truth in zip(run.result(pictures=False).recovered, known, strict=True):
             assert row.standard_error is not None
-            score = ((row.value - truth) / row.standard_error).ravel()
-            inside += (np.abs(score) < 1.96).tolist()
-            z += score.tolist()
-        hits.append(inside)
-        sizes.append(z)
+            z += ((row.value - truth) / row.standard_error).ravel().tolist()
+            names += [row.name] if np.size(truth) == 1 else [f"{row.name} {c}" for c in "RGB"]
+        scores.append(z)
+        seconds.append(time.process_time() - began)
         if seed % 10 == 9:
-            report(f"coverage after {seed + 1} seeds: {np.mean(hits):.3f}, z spread {np.std(sizes):.2f}")
+            inside = np.abs(scores) < 1.96
+            report(f"coverage after {seed + 1} seeds: {np.mean(inside):.3f}, z spread {np.std(scores):.2f}")
         gc.collect()
+    inside = np.abs(scores) < 1.96
     return {
-        "seeds": seeds,
-        "coverage": float(np.mean(hits)),
-        "per_number": np.mean(hits, axis=0).tolist(),
-        "z_spread": float(np.std(sizes)),
+        "subject": "coverage",
+        "what": "95 % intervals of seven numbers hold the truth",
+        "solver": "least-squares",
+        "starts": seeds,
+        "coverage": float(inside.mean()),
+        "each": dict(zip(names, inside.mean(axis=0).tolist(), strict=True)),
+        "z_mean": np.mean(scores, axis=0).tolist(),
+        "z_spread": float(np.std(scores)),
+        "seconds_median": float(np.median(seconds)),
     }
+
+
+def kept(path: Path, env: dict[str, Any], report: Any) -> list[dict[str, Any]]:
+    """The rows of an earlier run that may stand beside new ones: same machine, same versions."""
+    if not path.is_file():
+        return []
+    record = read_result(path)
+    same = ("mitsuba", "drjit", "python", "processor", "cores", "variant")
+    changed = [k for k in same if record["environment"].get(k) != env[k]]
+    if changed:
+        report(f"{path.name} comes from another {', '.join(changed)}: its rows are dropped")
+        return []
+    if record["environment"]["commit"] != env["commit"]:
+        report(f"{path.name} keeps rows of another commit, each says which")
+    return list(record["rows"])
 
 
 def main() -> None:
@@ -249,30 +330,35 @@ def main() -> None:
     parser.add_argument("problems", nargs="*", help=f"some of {', '.join(known)}; all by default")
     parser.add_argument("--quick", action="store_true", help="few starts, one start of the plain script")
     parser.add_argument("--starts", type=int, default=16)
-    parser.add_argument("--seeds", type=int, default=50)
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "solvers.json")
+    parser.add_argument("--plain-starts", type=int, default=2, help="starts of the plain script at its best rate")
+    parser.add_argument("--seeds", type=int, default=50, help="of coverage")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "inverse-problems.json")
     options = parser.parse_args()
     from pathtracer.runtime import activate
 
-    variant = activate()
-    chosen = options.problems or known
-    starts, base = (4, 1) if options.quick else (options.starts, 3)
-    results = json.loads(options.output.read_text()) if options.output.exists() else {}
-    results["variant"] = variant
+    env = environment(activate(), SEED)
+    warnings.simplefilter("ignore")
+    starts, base, rates = (4, 1, QUICK_RATES) if options.quick else (options.starts, options.plain_starts, RATES)
+    began = time.process_time()
 
     def report(text: str) -> None:
         print(text, flush=True)
 
-    for name in chosen:
+    for name in options.problems or known:
         if name not in known:
             parser.error(f"unknown problem {name!r}, one of {', '.join(known)}")
+    for name in options.problems or known:
         if name == "coverage":
-            results[name] = coverage(20 if options.quick else options.seeds, report)
+            row = coverage(20 if options.quick else options.seeds, report)
         else:
-            results[name] = compare(subjects()[name], starts, base, options.quick, report)
-        report(f"{name}: {json.dumps(results[name])}")
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(results, indent=1) + "\n")
+            row = compare(subjects()[name], starts, base, rates, report)
+        # read again: another process may have measured other problems meanwhile
+        rows = {r["subject"]: r for r in kept(options.output, env, report)}
+        rows[name] = {**row, "size": "quick" if options.quick else "full", "commit": env["commit"]}
+        report(f"{name}: {rows[name]}")
+        ordered = [rows[n] for n in known if n in rows]
+        size = "full" if all(r["size"] == "full" for r in ordered) else "quick"
+        write_result(options.output, "inverse-problems", size, env, ordered, time.process_time() - began)
 
 
 if __name__ == "__main__":
