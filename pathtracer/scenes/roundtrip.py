@@ -177,7 +177,7 @@ def _render_in_new_process(
     with tempfile.TemporaryDirectory(prefix="pathtracer-export-") as folder:
         output = Path(folder) / "images.npz"
         job = {
-            "path": str(path),
+            "path": str(path.absolute()),  # the new process works in another folder
             "variant": mi.variant(),
             "integrator": integrator,
             "spp": spp,

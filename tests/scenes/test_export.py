@@ -282,12 +282,13 @@ def test_ids_are_written_on_request_so_that_stock_mitsuba_uses_our_keys(tmp_path
     assert set(stock.keys()) == set(scene.params.keys())
 
 
-def test_a_scene_from_a_dictionary_is_exported_too(tmp_path: Path) -> None:
+def test_a_scene_from_a_dictionary_is_exported_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     description = mi.cornell_box()
     description["sensor"]["film"]["width"] = description["sensor"]["film"]["height"] = 16
     scene = Scene.from_dict(description)
     values = {"red.reflectance.value": np.array([0.5, 0.4, 0.3])}
-    check = verify_export(scene, export_scene(scene, values, tmp_path / "out"), values)
+    monkeypatch.chdir(tmp_path)  # a relative path, as of a run folder
+    check = verify_export(scene, export_scene(scene, values, "out"), values)
     assert check.agrees and check.brightness > 0
 
 

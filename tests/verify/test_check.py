@@ -193,10 +193,12 @@ def _run(capfd, *arguments):
 def test_command_writes_pictures_page_and_json(tmp_path, capfd):
     scene = catalogue_folder() / "plane.xml"
     code, out, _ = _run(
-        capfd, scene, "--wrt", "lamp.intensity.value", "--wrt", "camera.to_world", "--motion", "translate:y",
-        "--estimator", "path_replay", "--estimator", "biased_scale", "--json", "-o", tmp_path / "out",
+        capfd, scene, "--wrt", "lamp.intensity.value value", "--wrt", "camera.to_world", "--motion", "translate:y",
+        "--estimator", "path_replay", "--estimator", "biased_scale", "--json", "--forward-only",
+        "-o", tmp_path / "out",
     )  # fmt: skip
     data = json.loads(out)
+    assert "error" not in data, data["error"]
     assert code == 1 == data["exit_code"]
     verdicts = {(c["motion"], c["estimator"]): c["verdict"] for c in data["comparisons"]}
     assert set(verdicts.values()) == {"pass", "fail"}
