@@ -73,27 +73,77 @@ def _trace(
     hide_emitters: bool,
     target: Any,
 ) -> None:
-    film = sensor.film()
-    width, height = (int(n) for n in film.crop_size())
-    lanes = width * height * spp
-    sampler = mi.load_dict({"type": "independent", "sample_count": spp})
-    sampler.seed(dr.opaque(mi.UInt32, seed), lanes)
-    pixel = dr.arange(mi.UInt32, lanes) // dr.opaque(mi.UInt32, spp)
-    corner = mi.Point2f(mi.Float(pixel % width), mi.Float(pixel // width))
-    offset, weight = _filter_sample(film.rfilter(), corner, sampler.next_2d(), width, height)
-    crop = mi.Vector2f(*(float(v) for v in film.crop_offset()))
-    size = mi.Vector2f(*(float(v) for v in film.size()))
-    place = mi.Point2f((corner + offset + crop) / size)
-    time = sensor.shutter_open()
-    aperture = sampler.next_2d() if sensor.needs_aperture_sample() else mi.Point2f(0.5)
-    ray, response = sensor.sample_ray(time, 0.5, place, aperture)
+    camera = Camera(sensor, seed, spp)
     environment = scene.environment()
     values = mi.traverse(environment)
     inverse = mi.Transform4f(values["to_world"].matrix).inverse()
     scale = mi.Float(values["scale"])
-    weight = mi.Color3f(response) * weight * scale
-    _walk(scene, sampler, mi.Ray3f(ray), weight, pixel, inverse, shape, max_depth, rr_depth, hide_emitters, target)
+    weight = camera.weight * scale
+    _walk(
+        scene,
+        camera.sampler,
+        camera.ray,
+        weight,
+        camera.pixel,
+        inverse,
+        shape,
+        max_depth,
+        rr_depth,
+        hide_emitters,
+        target,
+    )
     dr.eval(target)
+
+
+def _profile(rfilter: Any) -> tuple[np.ndarray, np.ndarray]:
+    x = np.linspace(-float(rfilter.radius()), float(rfilter.radius()), _TABLE * 2 + 1)
+    return x, np.array(rfilter.eval(mi.Float(x.astype(np.float32))), np.float64)
+
+
+def has_no_lobes(rfilter: Any) -> bool:
+    """Whether a reconstruction filter is nowhere negative, so that positions can be drawn from it."""
+    if rfilter.is_box_filter():
+        return True
+    _, h = _profile(rfilter)
+    return bool(h.min() >= -1e-6 * h.max())
+
+
+class Camera:
+    """Camera rays of all pixels, a lane for every sample.
+
+    Args:
+        sensor: any; its reconstruction filter has no negative lobes.
+        seed: of the sampler.
+        spp: samples per pixel.
+    Attributes:
+        sampler: for the rest of the paths.
+        pixels: their number.
+        pixel: index of the pixel of each lane.
+        stratum, stride: where the sample's share of [0, 1) begins among those of its pixel, and how long it is.
+        ray: differential-free camera rays.
+        weight: (3,) sensor response over the density of the film position.
+    """
+
+    def __init__(self, sensor: Any, seed: int, spp: int) -> None:
+        film = sensor.film()
+        width, height = (int(n) for n in film.crop_size())
+        self.pixels = width * height
+        lanes = self.pixels * spp
+        self.sampler = sampler = mi.load_dict({"type": "independent", "sample_count": spp})
+        sampler.seed(dr.opaque(mi.UInt32, seed), lanes)
+        lane, per_pixel = dr.arange(mi.UInt32, lanes), dr.opaque(mi.UInt32, spp)
+        self.pixel = pixel = lane // per_pixel
+        self.stride = 1 / mi.Float(per_pixel)
+        self.stratum = mi.Float(lane - pixel * per_pixel) * self.stride
+        corner = mi.Point2f(mi.Float(pixel % width), mi.Float(pixel // width))
+        offset, weight = _filter_sample(film.rfilter(), corner, sampler.next_2d(), width, height)
+        crop = mi.Vector2f(*(float(v) for v in film.crop_offset()))
+        size = mi.Vector2f(*(float(v) for v in film.size()))
+        place = mi.Point2f((corner + offset + crop) / size)
+        aperture = sampler.next_2d() if sensor.needs_aperture_sample() else mi.Point2f(0.5)
+        ray, response = sensor.sample_ray(sensor.shutter_open(), 0.5, place, aperture)
+        self.ray = mi.Ray3f(ray)
+        self.weight = mi.Color3f(response) * weight
 
 
 def _filter_sample(rfilter: Any, corner: Any, u: Any, width: int, height: int) -> tuple[Any, Any]:
@@ -104,9 +154,8 @@ def _filter_sample(rfilter: Any, corner: Any, u: Any, width: int, height: int) -
     if rfilter.is_box_filter():
         return u, mi.Float(1)
     radius = float(rfilter.radius())
-    x = np.linspace(-radius, radius, _TABLE * 2 + 1)
-    h = np.array(rfilter.eval(mi.Float(x.astype(np.float32))), np.float64)
-    if h.min() < -1e-6 * h.max():
+    x, h = _profile(rfilter)
+    if not has_no_lobes(rfilter):
         raise ValueError("a reconstruction filter with negative lobes")
     mass = np.concatenate([[0.0], np.cumsum(0.5 * (h[1:] + h[:-1]))])
     mass /= mass[-1]

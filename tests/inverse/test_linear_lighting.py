@@ -85,6 +85,33 @@ def test_one_pass_over_all_texels_predicts_the_render_of_any_map(rfilter: str) -
     assert abs(difference.mean()) < 5 * np.sqrt((error**2).sum()) / error.size
 
 
+def test_one_pass_over_all_lamps_gives_the_image_of_each_alone() -> None:
+    import mitsuba as mi
+
+    from pathtracer.inverse.lamp_basis import lamp_basis
+
+    panel = {
+        "type": "rectangle",
+        "to_world": mi.ScalarTransform4f().translate([0, 2.5, 0]).rotate([1, 0, 0], 90),
+        "emitter": {"type": "area", "radiance": {"type": "rgb", "value": [3.0, 2.0, 1.0]}},
+    }
+    scene = lit_room(*LAMPS, panel, rfilter="gaussian")
+    bins = {k: k for k in range(4)}
+    several = np.array([lamp_basis(scene.mi, scene.sensor(0), bins, 4, s, 64, 3, 5) for s in range(6)])
+    renders = np.array([scene.render(spp=64, seed=seed).reshape(-1, 3) for seed in range(6)])
+    passes = several.sum(axis=1)
+    error = np.sqrt((np.var(passes, axis=0, ddof=1) + np.var(renders, axis=0, ddof=1)) / 6)
+    seen = renders.mean(axis=0) > 0.01 * renders.mean(axis=0).max()  # where a rare hit does not make all of the noise
+    z = ((passes - renders).mean(axis=0) / np.maximum(error, 1e-12))[seen]
+    assert abs(np.mean(z)) < 0.2 and 0.8 < np.std(z) < 1.6  # t-distributed with few repeats
+    emitters = list(scene.mi.emitters())
+    for k, lamp in enumerate((*LAMPS, panel)):
+        name = f"lamp{k}.emitter" if k == 3 else f"lamp{k}"
+        owner = scene.params.properties[f"{name}.sampling_weight"][2]
+        alone = lit_room(lamp, rfilter="gaussian").render(spp=256, seed=0)
+        assert several[:, emitters.index(owner)].mean() == pytest.approx(float(alone.mean()), rel=0.03)
+
+
 def test_lamps_of_any_kind_are_found_in_one_step_with_their_errors() -> None:
     scene = lit_room(*LAMPS)
     image = reference(scene, 4096)

@@ -2,15 +2,17 @@
 
     I = Σ_k B_k x_k + I_rest       x >= 0
 
-B_k is the image under light k alone at unit strength: one render for each lamp, one tracing pass for all texels of an
-environment map (`environment_basis.py`). Two independent estimates B1 and B2 make the normal equations unbiased,
+B_k is the image under light k alone at unit strength: one tracing pass for all lamps (`lamp_basis.py`), one for all
+texels of an environment map (`environment_basis.py`). Two independent estimates B1 and B2 make the normal equations
+unbiased,
 
     A = ½ (B1 W B2ᵀ + B2 W B1ᵀ),  g = ½ (B1 W (t - r2) + B2 W (t - r1)),
 
-a least-squares problem with bounds per colour channel. Texels that a picture hardly
-shows are filled in smoothly: a penalty λ |∇x|², whose λ is the one that predicts the next, independent renders best.
-Rounds double the samples until the renders' noise is below what was asked for. Pixels weigh by the inverse of that
-noise (unless the loss is relative): the model is linear, so weights decide how precise the answer is, not what it is.
+a least-squares problem with bounds per colour channel. Texels that a picture hardly shows are filled in smoothly: a
+penalty λ |∇x|², whose λ is the one that predicts the next, independent renders best.
+Rounds double the samples until the renders' noise is below what was asked for. Of lamps, pixels weigh by the inverse of
+that noise (unless the loss is relative): the model is linear, so weights decide how precise the answer is, not what it
+is. Of texels the penalty, not the noise, decides; background that shows them without noise would drown all else.
 """
 
 from __future__ import annotations
@@ -37,9 +39,11 @@ MOST_BYTES = 1 << 30
 _SAMPLES = 1 << 18
 _MOST_COPIES = 16
 #: Candidates for the weight of the smoothness, relative to the size of A.
-_STRENGTHS = 10.0 ** np.arange(-7, 1.0)
+_STRENGTHS = 10.0 ** np.arange(-5, 0.5, 0.5)
 #: A map has settled when a round with twice the samples changes it by less than this share.
 _SETTLED = 0.02
+#: Their renders are those of `lamp_basis.py`; others render lamp by lamp.
+_PATH_TRACERS = ("path_replay", "edge_sampling", "warped_area", "prb", "prb_basic")
 #: A light that is off cannot be written as a logarithm: it is this share of the brightest.
 _DARK = 1e-6
 
@@ -102,6 +106,8 @@ class LinearLighting:
 
     def steps(self, objective: Objective) -> Iterator[Move]:
         """See the module's docstring."""
+        from ..environment_basis import has_no_lobes
+
         why = suits(objective)
         if why:
             raise UsageError(f"linear-lighting is for lights alone: {why}", where="solver", remedy="use auto")
@@ -109,10 +115,13 @@ class LinearLighting:
         p = objective.linearizer
         self._parts = _parts(objective)
         self._columns = sum(part.count for part in self._parts)
+        self._together = p.problem.estimator["type"] in _PATH_TRACERS and all(
+            has_no_lobes(v.sensor.film().rfilter()) for v in p.views
+        )
         self._sums = np.zeros((2, 3, self._columns, p.pixels), np.float32)
         self._rest = np.zeros((2, 3, p.pixels))
         self._total, self._round, self._elapsed = 0.0, 0, 0.0
-        self._strength = _STRENGTHS[3]  # of the penalty, relative to A
+        self._strength = _STRENGTHS[8]  # of the penalty, relative to A: at first rather too smooth than too noisy
         self._whole = np.full((3, self._columns), np.inf)  # variances a round ago
         self._latent = objective.start.copy()
         if self._restored is not None:
@@ -134,20 +143,19 @@ class LinearLighting:
 
         copies = min(2 ** max(self._round - 1, 0), _MOST_COPIES)
         fresh, rest, samples = self._render(p, copies)
-        weight = p.weight.T  # (3, P)
+        before = self._values(self._latent)
         if self._round:
-            self._choose(p, fresh, rest, weight)
+            if p.problem.loss.by_noise or (p.problem.loss.name == "l2" and not self._mapped):
+                self._weigh(p, *self._pictures(before))
+            self._choose(p, fresh, rest, p.weight.T)
         for mean, new in ((self._sums, fresh), (self._rest, rest)):
             mean += (new - mean) * np.float32(copies / (self._total + copies))
         self._total += copies
         self._round += 1
-        before = self._values(self._latent)
-        a, b = (self._rest[k] + np.einsum("cmp,cm->cp", self._sums[k], before) for k in (0, 1))
+        weight = p.weight.T  # (3, P)
+        a, b = self._pictures(before)
         plain = Layout(tuple(p.shapes), 0.0, p.tile)
         value, error = normal.loss(a.T, b.T, p.target, p.weight, plain)
-        if p.problem.loss.name in ("l2", "noise_weighted") and self._round > 1:
-            self._weigh(p, a, b)
-            weight = p.weight.T
         x, gradient, precise = self._solve(p, weight, before)
         latent = self._latent.copy()
         self._latent = self._to_latent(x)
@@ -164,6 +172,11 @@ class LinearLighting:
         done = "settled" if precise and self.stop == "auto" and self._round >= 2 else ""
         return Move(latent, self._latent.copy(), evaluation, True, f"round {self._round}", 1.0, done)
 
+    def _pictures(self, x: Array) -> tuple[Array, Array]:
+        """Two independent estimates (3, P) of the picture under lights (3, m)."""
+        a, b = (self._rest[k] + np.einsum("cmp,cm->cp", self._sums[k], x) for k in (0, 1))
+        return a, b
+
     # -- basis images -----------------------------------------------------------------------------------------------
 
     def _render(self, p: Linearizer, copies: int) -> tuple[Array, Array, int]:
@@ -172,33 +185,70 @@ class LinearLighting:
         rest = np.zeros((2, 3, p.pixels))
         samples = 0
         unknown = frozenset().union(*(part.prefixes for part in self._parts))
-        start = 0
+        starts = np.cumsum([0, *(part.count for part in self._parts)])
+        row = 0
         for index, view in enumerate(p.views):
-            rows = slice(start, start + view.view.width * view.view.height)
-            start = rows.stop
+            rows = slice(row, row + view.view.width * view.view.height)
+            row = rows.stop
+            others = view.lit - unknown
+            lamps = {k: part.prefixes & view.lit for k, part in enumerate(self._parts) if part.shape is None}
+            lamps = {k: lit for k, lit in lamps.items() if lit}
+            together = self._together and len(lamps) + bool(others) > 1
             for half in (0, 1):
-                column = 0
-                for number, part in enumerate(self._parts):
-                    columns = slice(column, column + part.count)
-                    column = columns.stop
-                    lit = part.prefixes & view.lit
-                    seed = p._seed(self._round, index, 32 + 2 * number + half, 0)
-                    if not lit:
-                        continue
-                    if part.shape is None:
-                        image, spent = p.lit_by(self._objective.start, view, lit, seed, copies)
-                        basis[half, :, columns.start, rows] = image.T / part.unit[:, None]
-                    else:
+                for k, part in enumerate(self._parts):
+                    seed = p._seed(self._round, index, 32 + 2 * k + half, 0)
+                    if part.shape is not None and part.prefixes & view.lit:
                         image, spent = self._sky(p, view, part.shape, seed, copies)
-                        basis[half, :, columns, rows] = image.transpose(2, 1, 0)
+                        basis[half, :, starts[k] : starts[k + 1], rows] = image.transpose(2, 1, 0)
+                        samples += spent
+                    elif k in lamps and not together:
+                        image, spent = p.lit_by(self._objective.start, view, lamps[k], seed, copies)
+                        basis[half, :, starts[k], rows] = image.T / part.unit[:, None]
+                        samples += spent
+                seed = p._seed(self._round, index, 30 + half, 0)
+                if together:
+                    groups = [*lamps.values(), others]
+                    images, spent = self._lamps(p, view, groups, seed, copies)
+                    for k, image in zip(lamps, images, strict=False):
+                        basis[half, :, starts[k], rows] = image.T / self._parts[k].unit[:, None]
+                    rest[half, :, rows] = images[-1].T
                     samples += spent
-                others = view.lit - unknown
-                if others:
-                    seed = p._seed(self._round, index, 30 + half, 0)
+                elif others:
                     image, spent = p.lit_by(self._objective.start, view, others, seed, copies)
                     rest[half, :, rows] = image.T
                     samples += spent
         return basis, rest, samples
+
+    def _lamps(
+        self, p: Linearizer, view: Any, groups: list[frozenset[str]], seed: int, copies: int
+    ) -> tuple[Array, int]:
+        """The images (groups, P, 3) of groups of emitters in one pass."""
+        from ..lamp_basis import lamp_basis
+
+        problem = p.problem
+        problem.lights.begin()
+        p._place(self._objective.start, view, frozenset())
+        params, emitters = problem.scene.params, list(problem.scene.mi.emitters())
+        bins = {}
+        for k, group in enumerate(groups):
+            for prefix in group:
+                owner = params.properties[prefix + ".sampling_weight"][2]
+                bins[next(i for i, e in enumerate(emitters) if e == owner)] = k
+        integrator = problem.integrator
+        spp = 2 * copies * p.spp(view)
+        images = lamp_basis(
+            problem.scene.mi,
+            view.sensor,
+            bins,
+            len(groups),
+            seed,
+            spp,
+            int(integrator.max_depth),
+            int(integrator.rr_depth),
+            bool(integrator.hide_emitters),
+        )
+        gain = np.array(problem.gain(view), np.float32).ravel()[:3]
+        return images * gain, spp * images.shape[1]
 
     def _sky(self, p: Linearizer, view: Any, shape: tuple[int, int], seed: int, copies: int) -> tuple[Array, int]:
         from ..environment_basis import environment_basis
@@ -233,9 +283,14 @@ class LinearLighting:
         A = (F1 @ F2.T).astype(np.float64)
         return 0.5 * (A + A.T), 0.5 * (F1 @ d2 + F2 @ d1), float(d1 @ d2)
 
+    @property
+    def _mapped(self) -> bool:
+        """Whether there are texels among the unknowns."""
+        return any(part.shape is not None for part in self._parts)
+
     def _penalty(self) -> Array | None:
         """L (m, m) of the differences between neighbouring texels; None without texels."""
-        if all(part.shape is None for part in self._parts):
+        if not self._mapped:
             return None
         L = np.zeros((self._columns, self._columns))
         column = 0
