@@ -13,6 +13,7 @@ import drjit as dr
 import mitsuba as mi
 from mitsuba.ad.integrators.common import ADIntegrator
 
+from .sampling import ScrambledSobol
 from .specular_chain import SpecularChain, purely_specular, trace_specular_chain
 from .support import foreign_derivatives, require_supported, warn_of_hidden_motion
 
@@ -31,6 +32,8 @@ class ReplayIntegrator(ADIntegrator):
         specular_depth: perfectly specular bounces between the camera and the first other surface through which motion
             is followed (default 3).
         interior: whether the interior term is estimated at all (default true).
+        spread: whether camera paths take numbers that are well spread over each pixel (`sampling.ScrambledSobol`) where
+            the scene asks for no sampler but `independent` (default true).
 
     Attributes:
         dropped: samples left out of the last derivative, all its terms and launches, because they were not finite (a
@@ -47,6 +50,7 @@ class ReplayIntegrator(ADIntegrator):
         self.interior_spp = int(props.get("interior_spp", 0))
         self.specular_depth = int(props.get("specular_depth", 3))
         self.interior = bool(props.get("interior", True))
+        self.spread = bool(props.get("spread", True))
         self.dropped = mi.UInt32(0)
 
     # ------------------------------------------------------------------ film
@@ -68,6 +72,19 @@ class ReplayIntegrator(ADIntegrator):
         # Equal launches: they average without weights, and they share one kernel. The total is rounded up.
         share = -(-spp // count)
         return [(seed if i == 0 else mi.sample_tea_32(seed, i)[0], share) for i in range(count)]
+
+    def prepare(self, sensor: mi.Sensor, seed: Any = 0, spp: int = 0, aovs: Any = ()) -> tuple[Any, int]:
+        """Sampler of one launch, seeded, and its samples per pixel; the film is made ready."""
+        own = sensor.sampler()
+        if not self.spread or own.class_name() != "IndependentSampler":
+            return super().prepare(sensor, seed, spp, list(aovs))
+        film = sensor.film()
+        spp = spp or own.sample_count()
+        size = film.crop_size()
+        if film.sample_border():
+            size += 2 * film.rfilter().border_size()
+        film.prepare(list(aovs))
+        return ScrambledSobol(seed, int(size[0]) * int(size[1]) * spp, spp), spp
 
     def _splat(self, film: mi.Film, pos: mi.Point2f, value: Any, ray: mi.Ray3f, valid: Any, spp: int) -> mi.TensorXf:
         """Accumulate one value per camera sample and develop the film."""

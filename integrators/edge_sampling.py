@@ -35,11 +35,12 @@ from .boundary.device import arrays, recording
 from .boundary.film import FilmSplat
 from .boundary.guiding import Cells, Guide, blank, film_key
 from .boundary.indirect import indirect_shadow_term, indirect_term
-from .boundary.lights import DELTA, Lights, LightTables, light_key
+from .boundary.lights import AREA, SKY, Lights, LightTables, light_key
 from .boundary.limits import boundary_limits
-from .boundary.primary import WORTH_GUIDING, primary_term
+from .boundary.primary import WORTH_GUIDING, primary_term, transparent
 from .boundary.shadow import shadow_term
 from .boundary.silhouettes import Silhouettes, scene_key
+from .boundary.sky import sky_term
 from .boundary.tables import SceneTables
 from .errors import GradientWarning
 from .path_replay import PathReplay
@@ -51,7 +52,7 @@ class EdgeSampling(PathReplay):
     Properties (besides those of `path_replay`), samples per pixel of the crop, spread over curves instead of pixels;
     0 takes the `spp` of the call:
         primary_spp: for what the camera sees directly.
-        shadow_spp: for shadow edges on receivers that the camera sees.
+        shadow_spp: for shadow edges on receivers that the camera sees; of lights, and as many again of the sky.
         indirect_spp: for visibility further along the path, for each of its two ways of sampling.
         guiding: whether what earlier samples of the first two found directs the next (default true): from call to call,
             in the first by a pilot with an eighth of the samples.
@@ -106,18 +107,22 @@ class EdgeSampling(PathReplay):
             self._memory.clear()
             self._warn(scene, topology)
         if recorded and self.guiding:
-            self._remember(sensor, topology, lights)
+            self._remember(scene, sensor, topology, lights)
 
-    def _remember(self, sensor: mi.Sensor, topology: SceneTables, tables: LightTables) -> None:
+    def _remember(self, scene: mi.Scene, sensor: mi.Sensor, topology: SceneTables, tables: LightTables) -> None:
         """Blank memories for a recording, which cannot make them itself."""
         film, size = FilmSplat(sensor), topology.curves
-        elements = {"shadow": (size * len(tables.kinds), any(kind != DELTA for kind in tables.kinds))}
+        beyond = transparent(scene)
+        directions = AREA in tables.kinds or (beyond and SKY in tables.kinds)
+        elements = {"shadow": (size * len(tables.kinds), directions)}
+        if SKY in tables.kinds and not beyond:
+            elements["sky"] = (size, True)
         if size + topology.lines.size >= WORTH_GUIDING:
             elements["primary"] = (size + topology.lines.size, False)
-        for name, (count, directions) in elements.items():
+        for name, (count, further) in elements.items():
             key = film_key(name, film)
             if count and key not in self._memory:
-                self._memory[key] = blank(Cells.of(film.pixels, count, directions), count)
+                self._memory[key] = blank(Cells.of(film.pixels, count, further), count)
 
     def memory(self, name: str) -> tuple[str, dict[str, Guide]] | None:
         """The name of a term and where its memory is kept; None without guiding."""
@@ -141,6 +146,7 @@ class EdgeSampling(PathReplay):
             terms.append(("primary", self._boundary(self._primary), self.primary_spp))
         if self.shadow and self.max_depth >= 2:
             terms.append(("shadow", self._boundary(self._shadow), self.shadow_spp))
+            terms.append(("sky", self._boundary(self._sky), self.shadow_spp))
         if self.indirect and self.max_depth >= 3:
             terms.append(("indirect shadow", self._boundary(self._indirect_shadow), self.indirect_spp))
             terms.append(("indirect", self._boundary(self._indirect), self.indirect_spp))
@@ -205,9 +211,14 @@ class EdgeSampling(PathReplay):
 
     def _shadow(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
         lights = Lights(scene, self._lights)
-        if lights.size == 0:
+        if all(kind == SKY for kind in lights.kinds) and not transparent(scene):
             return nothing(FilmSplat(sensor), mode)
         return shadow_term(self, mode, scene, curves, lights, sensor, _mix(seed, 2), *rest)
+
+    def _sky(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
+        if scene.environment() is None or transparent(scene):  # (E7) looks through masks, and is used for them
+            return nothing(FilmSplat(sensor), mode)
+        return sky_term(self, mode, scene, curves, sensor, _mix(seed, 5), *rest)
 
     def _indirect_shadow(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
         lights = Lights(scene, self._lights)

@@ -240,6 +240,7 @@ class PathReplay(ReplayIntegrator):
             ray = ray_next
 
         if dr.hint(not primal, mode="scalar"):
+            dr.schedule(δL, dropped)  # the sum is evaluated at once: both out of one kernel
             self.dropped += dr.sum(dropped)  # of one launch of many
             if dr.hint(moving_camera and mode == dr.ADMode.Backward, mode="scalar"):
                 with dr.resume_grad():

@@ -11,7 +11,6 @@ v_i and c_i come from a pilot: a few derivative images of each term alone.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -30,7 +29,7 @@ class Pilot:
 
     Attributes:
         variance: of the image, summed over pixels, of one sample per pixel.
-        cost: processor seconds of one sample per pixel.
+        cost: seconds in kernels of one sample per pixel.
     """
 
     variance: float
@@ -45,13 +44,14 @@ def measure(image: Callable[[int], np.ndarray], spp: int) -> Pilot:
     """
     image(0)
     images, seconds = [], []
-    for seed in range(1, REPEATS + 1):
-        dr.sync_thread()
-        start = time.process_time()
-        images.append(image(seed))
-        dr.sync_thread()
-        seconds.append(time.process_time() - start)
-    return Pilot(float(np.var(images, axis=0, ddof=1).sum()) * spp, max(float(np.median(seconds)), 1e-6) / spp)
+    with dr.scoped_set_flag(dr.JitFlag.KernelHistory, True):
+        for seed in range(1, REPEATS + 1):
+            dr.kernel_history_clear()
+            images.append(image(seed))
+            dr.sync_thread()
+            # Not the time of the call, most of which is overhead that does not grow with the samples
+            seconds.append(1e-3 * sum(kernel["execution_time"] for kernel in dr.kernel_history()))
+    return Pilot(float(np.var(images, axis=0, ddof=1).sum()) * spp, max(min(seconds), 1e-9) / spp)
 
 
 def shares(pilots: Mapping[str, Pilot]) -> dict[str, float]:

@@ -28,7 +28,7 @@ from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .frames import Frames
 from .guiding import Numbers
-from .lights import Lights, LightVertex, arriving, reached, unshadowed
+from .lights import AREA, SKY, Lights, LightVertex, arriving, reached, unshadowed
 from .primary import side_distance, transparent, visible
 from .silhouettes import CurvePoint, Silhouettes, classify, pick
 from .tables import NON_MANIFOLD, OPEN
@@ -40,9 +40,10 @@ class ShadowCurves:
     Args:
         curves: the boundary curves of the scene.
         lights: the lights.
+        sky: whether the environment takes part.
     """
 
-    def __init__(self, curves: Silhouettes, lights: Lights) -> None:
+    def __init__(self, curves: Silhouettes, lights: Lights, sky: bool = True) -> None:
         self.curves, self.frames = curves, Frames(lights)
         shares = []
         with dr.suspend_grad():
@@ -56,7 +57,8 @@ class ShadowCurves:
                     parts.append(self.frames.lengths(number))
                 weights = mi.Float64(parts[0] if len(parts) == 1 else dr.concat(parts))
                 total = dr.sum(weights)
-                shares.append(dr.select(total > 0, weights / total, 0))
+                drawn = total > 0 if sky or lights.kinds[number] != SKY else mi.Bool(False)
+                shares.append(dr.select(drawn, weights / total, 0))
             self.choice = Discrete(shares[0] if len(shares) == 1 else dr.concat(shares))
         self.elements = curves.size + self.frames.size
 
@@ -175,9 +177,11 @@ def shadow_term(
 
     with dr.suspend_grad():
         size = scene_size(scene)
-        where = ShadowCurves(curves, lights)
+        sky = transparent(scene)
+        extended = AREA in lights.kinds or (sky and SKY in lights.kinds)
+        where = ShadowCurves(curves, lights, sky)
         memory = integrator.memory("shadow")
-        return estimate(evaluate, mode, film, seed, film.pixels * spp, where.choice, lights.extended, memory, grad_in)
+        return estimate(evaluate, mode, film, seed, film.pixels * spp, where.choice, extended, memory, grad_in)
 
 
 def scene_size(scene: mi.Scene) -> mi.Float:
@@ -222,6 +226,18 @@ def direct_jump(
     return dr.gather(mi.Spectrum, C, first) - dr.gather(mi.Spectrum, C, first + 1), ray.wavelengths
 
 
+def first_surface(
+    integrator: Any, scene: mi.Scene, ray: mi.RayDifferential3f, active: mi.Bool
+) -> tuple[mi.PreliminaryIntersection3f, mi.SurfaceInteraction3f]:
+    """What the camera sees along a ray, behind emitters if those are hidden."""
+    hit = scene.ray_intersect_preliminary(ray, coherent=True, active=active)
+    if integrator.hide_emitters:
+        skip = hit.is_valid() & (hit.shape.emitter() != None) & active  # noqa: E711
+        at_emitter = hit.compute_surface_interaction(ray, mi.RayFlags.Minimal, skip)
+        hit[skip] = integrator.skip_area_emitters(scene, at_emitter.spawn_ray(ray.d), True, skip)
+    return hit, hit.compute_surface_interaction(ray, mi.RayFlags.All, active)
+
+
 @dr.syntax
 def direct_contribution(
     integrator: Any,
@@ -237,12 +253,7 @@ def direct_contribution(
     Args:
         through: whether to go on behind surfaces that let a part of the light pass straight on.
     """
-    hit = scene.ray_intersect_preliminary(ray, coherent=True, active=active)
-    if dr.hint(integrator.hide_emitters, mode="scalar"):
-        skip = hit.is_valid() & (hit.shape.emitter() != None) & active  # noqa: E711
-        at_emitter = hit.compute_surface_interaction(ray, mi.RayFlags.Minimal, skip)
-        hit[skip] = integrator.skip_area_emitters(scene, at_emitter.spawn_ray(ray.d), True, skip)
-    si = hit.compute_surface_interaction(ray, mi.RayFlags.All, active)
+    _, si = first_surface(integrator, scene, ray, active)
     active = active & si.is_valid()
     if dr.hint(not through, mode="scalar"):
         return reflected(scene, si, y, size, active)

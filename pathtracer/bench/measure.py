@@ -81,20 +81,23 @@ def gradients(
     count = spp or (1 if fixed else 16)
     with Clock() as first:
         gradient.forward(count, seed + 1)
+    with Clock() as split:
+        if getattr(integrator, "split", "") == "auto":
+            _balance(bound, checked.sensor, integrator, seed)
     while True:
+        gradient.forward(count, seed + 2)  # the second call, and another count, may compile other kernels
         with Clock() as later:
-            gradient.forward(count, seed + 2)
+            gradient.forward(count, seed + 3)
         if fixed or spp or later.cpu > 0.6 * seconds or count >= MAX_SPP:
             break
         factor = 2 ** int(np.clip(np.round(np.log2(seconds / max(later.cpu, 1e-3))), 1, 4))
         count = min(MAX_SPP, count * factor)
-        gradient.forward(count, seed + 3)  # another count may compile other kernels
     images, wall, cpu = [], [], []
     for k in range(2 if fixed else replicates):
         with Clock() as clock:
             images.append(gradient.forward(count, seed + 100 + k))
-        wall.append(clock.wall)
-        cpu.append(clock.cpu)
+        wall.append(clock.wall + split.wall / replicates)  # these few images pay for the split of samples
+        cpu.append(clock.cpu + split.cpu / replicates)
     result: dict[str, Any] = {
         "images": np.stack(images),
         "spp": count,
@@ -114,6 +117,19 @@ def gradients(
             times.append(clock.wall)
         result["backward_first"], result["backward"] = times[0], float(np.median(times[1:]))
     return result
+
+
+def _balance(bound: Any, sensor: Any, integrator: Any, seed: int) -> None:
+    """Let an estimator split its samples among its terms."""
+    from contextlib import ExitStack
+
+    with ExitStack() as attached:
+
+        def attach() -> None:
+            attached.close()
+            attached.enter_context(bound.attached(forward=True))
+
+        integrator.balance(bound.scene, bound.params, sensor, attach, 32, seed)
 
 
 def score(answer: dict[str, Any], truth: dict[str, Any], confidence: float = 0.95) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How time and memory grow with samples, pixels, triangles, parameters and depth."""
+"""How time and memory grow with samples, pixels, triangles, parameters, depth and views."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ AXES: dict[str, tuple[tuple[int, ...], tuple[int, ...], str, str]] = {
     "triangles": ((1000, 10000, 100000), (1000000,), "edge_sampling", "triangles of a moving sphere"),
     "parameters": ((256, 4096, 65536), (1048576,), "path_replay", "texels of an albedo texture"),
     "depth": ((2, 4, 8), (16, 32), "path_replay", "path depth in a closed room, its wall's colour"),
+    "views": ((4, 16, 64), (256,), "path_replay", "views of 32 x 32 pixels that a step compares with their pictures"),
 }
 
 
@@ -24,37 +25,70 @@ def run_axis(axis: str, sizes: list[int], estimator: str, repeats: int, seed: in
     Returns:
         sizes; first, wall, cpu: seconds of the first and of later gradients; memory: MiB above the program itself.
     """
-    import drjit as dr
-    import mitsuba as mi
-
     base = peak_memory()
     result: dict[str, list[float]] = {"first": [], "wall": [], "cpu": [], "memory": []}
     for size in sizes:
-        scene, key, spp = _build(axis, size)
-        params = mi.traverse(scene)
-        integrator = mi.load_dict({"type": estimator, "max_depth": size if axis == "depth" else 3, "rr_depth": 1000})
-        width, height = (int(v) for v in scene.sensors()[0].film().crop_size())
-        adjoint = dr.full(mi.TensorXf, 1 / (width * height), (height, width, 3))
-        start = type(params[key])(params[key])
-        clocks = []
-        for k in range(repeats + 1):
-            leaf = type(start)(start)
-            dr.enable_grad(leaf)
-            params[key] = leaf
-            params.update()
-            with Clock() as clock:
-                integrator.render_backward(
-                    scene, params, adjoint, scene.sensors()[0], seed=dr.opaque(mi.UInt32, seed + k), spp=spp
-                )
-                dr.eval(dr.grad(leaf))
-            clocks.append(clock)
-            params[key] = start
-            params.update()
+        if axis == "views":
+            clocks = _steps(size, estimator, repeats, seed)
+        else:
+            clocks = _gradients(axis, size, estimator, repeats, seed)
         result["first"].append(clocks[0].wall)
         result["wall"].append(float(np.median([c.wall for c in clocks[1:]])))
         result["cpu"].append(float(np.median([c.cpu for c in clocks[1:]])))
         result["memory"].append(peak_memory() - base)
     return {"sizes": sizes, **result}
+
+
+def _gradients(axis: str, size: int, estimator: str, repeats: int, seed: int) -> list[Clock]:
+    """The first and `repeats` later gradients of one picture."""
+    import drjit as dr
+    import mitsuba as mi
+
+    scene, key, spp = _build(axis, size)
+    params = mi.traverse(scene)
+    integrator = mi.load_dict({"type": estimator, "max_depth": size if axis == "depth" else 3, "rr_depth": 1000})
+    width, height = (int(v) for v in scene.sensors()[0].film().crop_size())
+    adjoint = dr.full(mi.TensorXf, 1 / (width * height), (height, width, 3))
+    start = type(params[key])(params[key])
+    clocks = []
+    for k in range(repeats + 1):
+        leaf = type(start)(start)
+        dr.enable_grad(leaf)
+        params[key] = leaf
+        params.update()
+        with Clock() as clock:
+            integrator.render_backward(
+                scene, params, adjoint, scene.sensors()[0], seed=dr.opaque(mi.UInt32, seed + k), spp=spp
+            )
+            dr.eval(dr.grad(leaf))
+        clocks.append(clock)
+        params[key] = start
+        params.update()
+    return clocks
+
+
+def _steps(views: int, estimator: str, repeats: int, seed: int) -> list[Clock]:
+    """The first and `repeats` later steps over so many views, each with a camera of its own."""
+    import pathtracer as pt
+    from pathtracer.capture import View
+    from pathtracer.inverse.objective import Objective
+    from pathtracer.scenes import Scene
+
+    from .subjects import around, convex
+
+    scene = Scene.from_dict(convex("cube", 32))
+    target = np.full((32, 32, 3), 0.5, dtype=np.float32)
+    pictures = [View(str(k), target, sensor=around(k, views, 32)) for k in range(views)]
+    problem = pt.Problem(
+        scene, pictures, [pt.Parameter("object.bsdf.brdf_0.reflectance.value")], "l2", estimator, spp=4
+    )
+    objective = Objective(problem, seed)
+    clocks = []
+    for step in range(repeats + 1):
+        with Clock() as clock:
+            objective.evaluate(objective.start, step)
+        clocks.append(clock)
+    return clocks
 
 
 def exponent(sizes: list[float], values: list[float]) -> float:

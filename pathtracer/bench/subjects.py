@@ -76,6 +76,14 @@ def convex(mesh: str = "cube", size: int = 24, depth: int = 3) -> dict[str, Any]
     }
 
 
+def around(number: int, count: int, size: int) -> dict[str, Any]:
+    """One of `count` cameras on a ring around a body at the origin."""
+    from math import cos, pi, sin
+
+    angle = 2 * pi * number / count
+    return _camera([4 * sin(angle), 1.0, 4 * cos(angle)], [0, 0, 0], 36, size)
+
+
 def silhouette(size: int = 24) -> dict[str, Any]:
     """A dark cube before a bright sky, seen directly."""
     return convex("cube", size, 2)

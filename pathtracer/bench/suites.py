@@ -82,7 +82,7 @@ def projective_rows() -> list[Row]:
         "shadow-area-occluder",
         "shadow-environment-occluder",
     )
-    rows = _rows("projective", subjects, ("edge_sampling", *_STOCK[1:]))
+    rows = _rows("projective", subjects, ("edge_sampling", "edge_sampling:split=auto", *_STOCK[1:]))
     for subject in subjects:  # building their octree takes long
         rows += _rows("projective", [subject], _GUIDED[:1], subject in ("mesh-closed-moves", "shadow-area-occluder"))
     return rows + _rows("projective", subjects, _GUIDED[1:], quick=False)
@@ -248,7 +248,7 @@ SUITES: dict[str, tuple[Callable[..., list[dict[str, Any]]], str]] = {
     "experiments": (run_measured(experiment_rows()), "experiments 1, 2, 3 and 5 of the field, rebuilt"),
     "control": (run_control, "poses from a silhouette, a shadow, a reflection; rasterisers must fail on two"),
     "solvers": (run_solvers, "experiment 10 of the field: least squares against Adam"),
-    "scaling": (run_scaling, "time and memory against samples, pixels, triangles, parameters, depth"),
+    "scaling": (run_scaling, "time and memory against samples, pixels, triangles, parameters, depth, views"),
 }
 
 

@@ -20,7 +20,7 @@ from .subject import Subject, load_estimator
 
 #: Properties that switch one term off, with the value that does so; the first set that an estimator has is used.
 SWITCHES: tuple[dict[str, Any], ...] = (
-    {"interior": False, "primary": False, "indirect": False},
+    {"interior": False, "primary": False, "shadow": False, "indirect": False},
     {"sppc": 0, "sppp": 0, "sppi": 0},
 )
 _NAMES = {"sppc": "interior", "sppp": "primary", "sppi": "indirect"}
