@@ -138,8 +138,8 @@ def projective_pairs(record: Record) -> list[dict[str, Any]]:
 def projective_table(record: Record) -> str:
     """edge_sampling against the most efficient of Mitsuba's projective integrators, case by case."""
     head = [
-        "case", "best of ours", "our slope", "best of theirs", "their slope", "our error", "their error", "CPU s", "theirs",
-        "efficiency ratio", "to their default", "first gradient, CPU s", "ratio", "to their default",
+        "case", "best of ours", "our slope", "best of theirs", "their slope", "our error", "their error",
+        "CPU s", "theirs", "efficiency ratio", "to their default", "first gradient, CPU s", "ratio", "to their default",
     ]  # fmt: skip
     rows = []
     for p in projective_pairs(record):
