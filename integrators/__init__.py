@@ -75,9 +75,7 @@ _ROWS = (
     Estimator(
         name="edge_sampling",
         factory="integrators.edge_sampling:EdgeSampling",
-        handles=frozenset(
-            {"interior", "primary", "camera", "shadow-area", "shadow-environment", "shadow-delta", "indirect"}
-        ),
+        handles=frozenset(PHENOMENA),
         unbiased=True,
         summary="path replay plus boundary terms sampled on silhouettes",
         reference="Li, Aittala, Durand, Lehtinen 2018; Zhang et al. 2020",

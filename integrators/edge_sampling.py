@@ -2,6 +2,7 @@
 
     dI_j = interior (path_replay)
          + primary    silhouettes, creases and rims on the film                               (E4)
+         + specular   the same in perfect mirrors and through smooth glass                    (E12)
          + shadow     edges of shadows on receivers that the camera sees, as curves on the film (E7)
          + indirect   segments between surfaces further along the path                         (E8)
 
@@ -21,6 +22,7 @@ Sources: Li, Aittala, Durand, Lehtinen 2018; Zhang, Miller, Yan, Gkioulekas, Zha
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -30,20 +32,23 @@ import mitsuba as mi
 import numpy as np
 
 from .boundary.budget import Pilot, measure, shares
+from .boundary.chain import ChainTables
 from .boundary.deliver import nothing
 from .boundary.device import arrays, recording
 from .boundary.film import FilmSplat
 from .boundary.guiding import Cells, Guide, blank, film_key
 from .boundary.indirect import indirect_shadow_term, indirect_term
 from .boundary.lights import AREA, SKY, Lights, LightTables, light_key
-from .boundary.limits import boundary_limits
+from .boundary.limits import Limit, boundary_limits
 from .boundary.primary import WORTH_GUIDING, primary_term, transparent
 from .boundary.shadow import shadow_term
 from .boundary.silhouettes import Silhouettes, scene_key
 from .boundary.sky import sky_term
+from .boundary.specular import specular_term
 from .boundary.tables import SceneTables
 from .errors import GradientWarning
 from .path_replay import PathReplay
+from .specular_chain import purely_specular
 
 
 class EdgeSampling(PathReplay):
@@ -80,6 +85,7 @@ class EdgeSampling(PathReplay):
         self.shares: dict[str, float] = {}
         self._topology: SceneTables | None = None
         self._lights: LightTables | None = None
+        self._chains: ChainTables | None = None
         #: Every array of the tables: `dr.freeze` looks for the inputs of a recording among the attributes
         self._arrays: list[Any] = []
         self._warned: set[str] = set()
@@ -103,9 +109,14 @@ class EdgeSampling(PathReplay):
             with dr.suspend_grad():
                 self._topology = topology = Silhouettes(scene, topology).topology
                 self._lights = lights = Lights(scene, lights).tables
-            self._arrays = arrays([topology, lights])
             self._memory.clear()
-            self._warn(scene, topology)
+            self._say(boundary_limits(scene, topology.lines.skipped, self.max_depth))
+        bounces = min(self.specular_depth, self.max_depth - 1)
+        if self.primary and bounces > 0 and purely_specular(scene):
+            with dr.suspend_grad():
+                self._chains = ChainTables(scene, Silhouettes(scene, topology), sensor, bounces)
+            self._say(self._chains.limits())
+        self._arrays = arrays([table for table in (topology, lights, self._chains) if table is not None])
         if recorded and self.guiding:
             self._remember(scene, sensor, topology, lights)
 
@@ -119,6 +130,8 @@ class EdgeSampling(PathReplay):
             elements["sky"] = (size, True)
         if size + topology.lines.size >= WORTH_GUIDING:
             elements["primary"] = (size + topology.lines.size, False)
+        if self._chains is not None and self._chains.size:
+            elements["specular"] = (self._chains.padded * size, False)
         for name, (count, further) in elements.items():
             key = film_key(name, film)
             if count and key not in self._memory:
@@ -128,11 +141,11 @@ class EdgeSampling(PathReplay):
         """The name of a term and where its memory is kept; None without guiding."""
         return (name, self._memory) if self.guiding else None
 
-    def _warn(self, scene: mi.Scene, topology: SceneTables) -> None:
-        for code, message, remedy in boundary_limits(scene, topology.lines.skipped, self.max_depth):
+    def _say(self, limits: list[Limit]) -> None:
+        for code, message, remedy in limits:
             if code not in self._warned:
                 self._warned.add(code)
-                warnings.warn(GradientWarning(code, message, remedy), stacklevel=2)
+                warnings.warn(GradientWarning(code, message, remedy), stacklevel=3)
 
     def derivative_terms(self, params: Any) -> list[tuple[Any, int | float]]:
         """Interior and boundary terms that are on; see `ReplayIntegrator.derivative_terms`."""
@@ -144,6 +157,7 @@ class EdgeSampling(PathReplay):
             terms.append(("interior", self.interior_term, self.interior_spp))
         if self.primary:
             terms.append(("primary", self._boundary(self._primary), self.primary_spp))
+            terms.append(("specular", self._boundary(self._specular, attached=False), self.primary_spp))
         if self.shadow and self.max_depth >= 2:
             terms.append(("shadow", self._boundary(self._shadow), self.shadow_spp))
             terms.append(("sky", self._boundary(self._sky), self.shadow_spp))
@@ -179,8 +193,12 @@ class EdgeSampling(PathReplay):
         self.shares = shares(pilots)
         return self.shares
 
-    def _boundary(self, term: Any) -> Any:
-        """Wrap a boundary term: skipped while nothing moves, refused where its geometry is not known."""
+    def _boundary(self, term: Any, attached: bool = True) -> Any:
+        """Wrap a boundary term: skipped while nothing moves, refused where its geometry is not known.
+
+        Args:
+            attached: whether the curves that the term is given carry derivatives.
+        """
 
         def guarded(
             mode: dr.ADMode,
@@ -197,7 +215,8 @@ class EdgeSampling(PathReplay):
                 self.prepare_scene(scene, sensor)
             elif self._topology is None:
                 raise RuntimeError("edge_sampling.prepare_scene(scene, sensor) comes before a step is recorded")
-            curves = Silhouettes(scene, self._topology)
+            with contextlib.nullcontext() if attached else dr.suspend_grad():
+                curves = Silhouettes(scene, self._topology)
             if curves.size == 0:
                 return nothing(FilmSplat(sensor), mode)
             return term(mode, scene, curves, sensor, seed, spp, grad_in)
@@ -208,6 +227,11 @@ class EdgeSampling(PathReplay):
 
     def _primary(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
         return primary_term(self, mode, scene, curves, sensor, _mix(seed, 1), *rest)
+
+    def _specular(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
+        if self._chains is None or self._chains.size == 0:
+            return nothing(FilmSplat(sensor), mode)
+        return specular_term(self, mode, scene, curves, self._chains, sensor, _mix(seed, 6), *rest)
 
     def _shadow(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
         lights = Lights(scene, self._lights)

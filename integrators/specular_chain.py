@@ -34,6 +34,11 @@ class SpecularChain:
     active: mi.Bool
 
 
+def lobe_number(transmitted: mi.UInt32) -> mi.Float:
+    """The random number with which a specular material reflects (0) or transmits (1), if it can."""
+    return dr.select(transmitted == 0, mi.Float(0), mi.Float(1 - 2**-24))
+
+
 def purely_specular(scene: mi.Scene) -> bool:
     """Whether some surface may let a ray go on in one direction only."""
     return any(mi.has_flag(b.flags(), mi.BSDFFlags.Delta) for b in scene_bsdfs(scene))  # includes null lobes

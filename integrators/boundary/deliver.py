@@ -27,6 +27,7 @@ def deliver(
     grad_in: mi.TensorXf | None,
     alpha: mi.Float | None = None,
     wavelengths: Any = None,
+    tangent: mi.Float | None = None,
 ) -> mi.TensorXf | None:
     """Splat value · scale · (derivative of motion), or propagate its adjoint into motion.
 
@@ -37,20 +38,22 @@ def deliver(
         scale: (N,) what all channels are multiplied with, zero for lanes that do not count.
         grad_in: adjoint image in backward mode.
         alpha: (N,) the same as value for coverage.
+        tangent: (N,) the derivative of motion in forward mode, if it is known already.
 
     Returns:
         The derivative image in forward mode.
     """
     with dr.resume_grad():
         moves = dr.grad_enabled(motion)
-    if not moves:
+    if not moves and tangent is None:
         return nothing(film, mode)
     alpha = mi.Float(0) if alpha is None else alpha
     wavelengths = dr.zeros(mi.Ray3f).wavelengths if wavelengths is None else wavelengths
     if mode == dr.ADMode.Forward:
-        with dr.resume_grad():
-            δmotion = dr.detach(dr.forward_to(motion, flags=dr.ADFlag.ClearNone))
-        weight = scale * δmotion
+        if tangent is None:
+            with dr.resume_grad():
+                tangent = dr.detach(dr.forward_to(motion, flags=dr.ADFlag.ClearNone))
+        weight = scale * tangent
         δvalue = value * weight
         fine = dr.all(dr.isfinite(δvalue)) & (weight != 0)
         return film.image(u, dr.select(fine, δvalue, 0), dr.select(fine, alpha * weight, 0), wavelengths)

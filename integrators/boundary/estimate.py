@@ -31,6 +31,7 @@ class Contribution:
         reach: (N,) how much a unit of motion counts, for the pilot; 1 unless motion is scaled.
         alpha: (N,) second factor of coverage.
         wavelengths: of the samples, in spectral variants.
+        tangent: (N,) the derivative of motion, where forward mode had to find it before.
     """
 
     u: mi.Point2f
@@ -40,6 +41,7 @@ class Contribution:
     reach: mi.Float | None = None
     alpha: mi.Float | None = None
     wavelengths: Any = None
+    tangent: mi.Float | None = None
 
 
 #: evaluate(numbers, attach): attach is whether motion shall carry derivatives
@@ -80,7 +82,9 @@ def estimate(
     if guiding is not None:
         guiding.learn(numbers, magnitude(found))
     scale = found.weight / dr.opaque(mi.Float, count)
-    return deliver(mode, film, found.u, found.motion, found.value, scale, grad_in, found.alpha, found.wavelengths)
+    return deliver(
+        mode, film, found.u, found.motion, found.value, scale, grad_in, found.alpha, found.wavelengths, found.tangent
+    )
 
 
 def magnitude(found: Contribution) -> mi.Float:

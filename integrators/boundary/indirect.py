@@ -141,7 +141,12 @@ def indirect_shadow_term(
 
 
 class LineCurves:
-    """Curve elements for lines of any direction: by length times the share of directions that see a silhouette."""
+    """Curve elements for lines of any direction: by length times the share of directions that see a silhouette.
+
+    Attributes:
+        weights: (elements,) their shares, not normalised.
+        choice: for drawing them.
+    """
 
     def __init__(self, curves: Silhouettes) -> None:
         parts = []
@@ -151,7 +156,8 @@ class LineCurves:
                 parts.append(dr.norm(e) * curves.lune(e, c0, c1, flags)[0] / dr.pi)
             if curves.smooth is not None:
                 parts.append(dr.two_pi * curves.smooth.bounds()[1])
-        self.choice = Discrete(parts[0] if len(parts) == 1 else dr.concat(parts))
+            self.weights = parts[0] if len(parts) == 1 else dr.concat(parts)
+            self.choice = Discrete(self.weights)
 
 
 def indirect_term(

@@ -21,12 +21,12 @@ def boundary_limits(scene: mi.Scene, too_fine: list[str], max_depth: int) -> lis
     bsdfs = [(shape, shape.bsdf()) for shape in scene.shapes() if shape.bsdf() is not None]
     specular = (mi.BSDFFlags.DeltaReflection, mi.BSDFFlags.DeltaTransmission)
     mirrors = [shape.id() for shape, bsdf in bsdfs if any(mi.has_flag(bsdf.flags(), lobe) for lobe in specular)]
-    if mirrors:
+    if mirrors and max_depth > 2:
         found.append(
             (
-                "specular-chain",
-                f"silhouettes and shadows seen in perfect mirrors or through smooth glass ({_list(mirrors)}) are left "
-                "out of the derivative",
+                "specular-shadow",
+                f"shadows, and what hides what else, as seen in perfect mirrors or through smooth glass "
+                f"({_list(mirrors)}) are left out of the derivative; silhouettes seen there are part of it",
                 "give the surface a small roughness, or use finite_difference",
             )
         )

@@ -515,7 +515,7 @@ def test_a_mirror_is_warned_of() -> None:
     subject = Subject(scene, mover("occluder", "point", "cube"))
     with pytest.warns(GradientWarning) as caught:
         subject.forward(1, max_depth=3)
-    assert "specular-chain" in {w.message.code for w in caught}  # type: ignore[union-attr]
+    assert "specular-shadow" in {w.message.code for w in caught}  # type: ignore[union-attr]
 
 
 def test_different_seeds_give_independent_estimates() -> None:

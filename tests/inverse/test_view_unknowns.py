@@ -75,7 +75,7 @@ def slopes(problem: Problem, step: float) -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_gradient_of_exposure_and_white_balance_is_the_difference_quotient():
     scene = wall()
-    views = [view(scene, "a", camera(), gain=1.4), view(scene, "b", camera(0.5), gain=(0.8, 1, 1.3))]
+    views = [view(scene, "a", camera(), gain=1.4), view(scene, "b", camera(0.5), gain=(0.8, 1.1, 1.3))]
     problem = Problem(scene, views, ["views.a.exposure", "views.b.white_balance"], spp=8)
     gradient, differences = slopes(problem, 1e-3)
     np.testing.assert_allclose(gradient, differences, rtol=5e-3, atol=1e-7)

@@ -1,0 +1,278 @@
+"""Boundary term of what the camera sees in perfect mirrors and through smooth glass.
+
+Behind a chain of specular bounces the film position u looks along the ray (o(u), d(u)), so the chain is part of the
+camera: a silhouette point x_B(t) appears where the ray meets it, at the zero of
+
+    F(u, t, θ) = x_B − o − s d ,   s = d · (x_B − o) ,                                                     (E11)
+
+which Newton's method finds from a film position that sees the chain. With n the normal of the plane through the ray and
+the curve's tangent, and m = n · (∂o/∂u + s ∂d/∂u) the film's gradient of the distance n · F, the curve on the film has
+
+    normal m/|m| ,   normal speed  n · (ẋ_B − ȯ − s ḋ) / |m| ,   du/dt = −(∂F/∂u)⁻¹ ∂F/∂t ,                (E12)
+
+and (E4) holds as it is. The two sides are rays through the same chain, times its throughput; ȯ and ḋ are those of the
+attached chain, so that camera, mirrors, glass and what they show may all move.
+
+Source: design of this project; the zero of (E11) is a manifold walk (Jakob and Marschner 2012; Zeltner et al. 2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import drjit as dr
+import mitsuba as mi
+
+from .camera import FilmMap
+from .chain import ChainTables
+from .distribution import Discrete
+from .estimate import Contribution, estimate
+from .film import FilmSplat
+from .guiding import Numbers
+from .indirect import LineCurves
+from .primary import TOUCH, side_distance, transparent
+from .silhouettes import Silhouettes
+from .view import View
+
+#: Steps of Newton's method; how near it must come, and the width of its differences, in pixels.
+STEPS, NEAR, STENCIL = 14, 3e-4, 2e-2
+
+
+@dataclass
+class Aim:
+    """A ray behind a chain that passes a curve point, and two more for film positions a stencil's width beside it.
+
+    Attributes:
+        o, d: (N,) the three rays, detached.
+        q: (N,) from each ray to the curve point that it sees, perpendicular to the ray.
+        s: (N,) distance of the curve point along the first ray.
+        valid: (N,) whether all three fit the chain and the point lies ahead.
+    """
+
+    o: list[mi.Point3f]
+    d: list[mi.Vector3f]
+    q: list[mi.Vector3f]
+    s: mi.Float
+    valid: mi.Bool
+
+    def newton(self) -> mi.Vector2f:
+        """−(∂q/∂u)⁻¹ q, pixels."""
+        return self.solve(-self.q[0])
+
+    def solve(self, v: mi.Vector3f) -> mi.Vector2f:
+        """(∂q/∂u)⁻¹ v in the plane across the first ray."""
+        a, b = mi.coordinate_system(self.d[0])
+        x, y = (mi.Vector3f((q - self.q[0]) / STENCIL) for q in self.q[1:])
+        m00, m01, m10, m11 = dr.dot(a, x), dr.dot(a, y), dr.dot(b, x), dr.dot(b, y)
+        v0, v1 = dr.dot(a, v), dr.dot(b, v)
+        r = dr.rcp(m00 * m11 - m01 * m10)
+        return mi.Vector2f((m11 * v0 - m01 * v1) * r, (m00 * v1 - m10 * v0) * r)
+
+    def across(self, n: mi.Vector3f) -> mi.Vector2f:
+        """n · ∂(o + s d)/∂u."""
+        moved = (
+            mi.Vector3f(o - self.o[0]) + self.s * (d - self.d[0]) for o, d in zip(self.o[1:], self.d[1:], strict=True)
+        )
+        return mi.Vector2f(*(dr.dot(n, mi.Vector3f(v)) / STENCIL for v in moved))
+
+
+class ChainView:
+    """A camera behind chains."""
+
+    def __init__(self, scene: mi.Scene, curves: Silhouettes, camera: FilmMap, chains: ChainTables) -> None:
+        self.scene, self.curves, self.camera, self.chains = scene, curves, camera, chains
+
+    def ray(
+        self, chain: mi.UInt32, u: mi.Point2f, lens: mi.Point2f | None, active: mi.Bool
+    ) -> tuple[mi.Ray3f, mi.Spectrum, mi.Bool]:
+        """The detached ray behind the chain of a film position, its throughput with the sensor's weight, validity."""
+        first, response = self.camera.ray(u, lens)
+        ray, W, fits = self.chains.follow(self.scene, self.curves, chain, mi.Ray3f(dr.detach(first)), active)
+        return ray, W * dr.detach(response), fits
+
+    @dr.syntax
+    def aim(self, chain: mi.UInt32, u: mi.Point2f, lens: Any, index: mi.UInt32, t: mi.Float, active: mi.Bool) -> Aim:
+        """Where the rays of a film position and of two beside it pass the silhouette points that they see."""
+        j = mi.UInt32(0)
+        o = [mi.Point3f(0), mi.Point3f(0), mi.Point3f(0)]
+        d = [mi.Vector3f(0), mi.Vector3f(0), mi.Vector3f(0)]
+        q = [mi.Vector3f(0), mi.Vector3f(0), mi.Vector3f(0)]
+        s, valid = mi.Float(0), mi.Bool(active)
+        while dr.hint(valid & (j < 3), label="Stencil"):  # a loop: one chain to compile
+            step = mi.Vector2f(dr.select(j == 1, STENCIL, 0), dr.select(j == 2, STENCIL, 0))
+            ray, _, fits = self.ray(chain, mi.Point2f(u + step), lens, valid)
+            point = self.curves.sample(index, t, View(ray.o, mi.Bool(False)))
+            away = mi.Vector3f(dr.detach(mi.Point3f(point.p)) - ray.o)
+            ahead = dr.dot(away, ray.d)
+            valid &= fits & (ahead > 0) & dr.isfinite(ahead)
+            for i in range(3):
+                here = j == i
+                o[i] = mi.Point3f(dr.select(here, mi.Vector3f(ray.o), mi.Vector3f(o[i])))
+                d[i] = dr.select(here, ray.d, d[i])
+                q[i] = dr.select(here, mi.Vector3f(away - ahead * ray.d), q[i])
+            s = dr.select(j == 0, ahead, s)
+            j += 1
+        return Aim(o, d, q, s, valid)
+
+    @dr.syntax
+    def find(
+        self, chain: mi.UInt32, lens: Any, index: mi.UInt32, t: mi.Float, active: mi.Bool
+    ) -> tuple[mi.Point2f, mi.Bool]:
+        """The film position that sees a curve point through a chain; steps that leave the chain are halved."""
+        u = self.chains.start(chain)
+        trial = mi.Point2f(u)
+        step = mi.Vector2f(0)
+        found, going = mi.Bool(False), mi.Bool(active)
+        k = mi.UInt32(0)
+        while dr.hint(going, label="Newton"):
+            aim = self.aim(chain, trial, lens, index, t, going)
+            if aim.valid:
+                u = mi.Point2f(trial)
+                step = aim.newton()
+                found = dr.max(dr.abs(step)) < NEAR
+            else:
+                step = 0.5 * step
+            trial = mi.Point2f(u + step)
+            k += 1
+            going &= ~found & (k < STEPS) & dr.isfinite(step.x) & dr.isfinite(step.y)
+        return u, found & active
+
+
+def specular_term(
+    integrator: Any,
+    mode: dr.ADMode,
+    scene: mi.Scene,
+    curves: Silhouettes,
+    chains: ChainTables,
+    sensor: mi.Sensor,
+    seed: Any,
+    spp: int,
+    grad_in: mi.TensorXf | None,
+) -> mi.TensorXf | None:
+    """One launch of (E4) behind specular chains.
+
+    Args:
+        chains: those that the film shows.
+        spp: samples per pixel of the crop, spread over chains and curves.
+        grad_in: adjoint image in backward mode.
+
+    Returns:
+        The derivative image in forward mode.
+    """
+    film, camera = FilmSplat(sensor), FilmMap(sensor)
+    view = ChainView(scene, curves, camera, chains)
+    see_through = transparent(scene)
+
+    def segment(
+        index: mi.UInt32, t: mi.Float, chain: mi.UInt32, u: mi.Point2f, lens: Any, aim: Aim,
+        outward: mi.Vector3f, stretch: mi.Float, active: mi.Bool,
+    ) -> tuple[mi.Float, mi.Float | None]:  # fmt: skip
+        """Attached n · (x_B − o − s d), scaled; in forward mode its tangent.
+
+        Forward mode propagates through the chain before the curves are attached: Dr.Jit 1.5.0 cannot take derivatives
+        of a parameter through a virtual call while others leave it outside of the call.
+        """
+        forward = mode == dr.ADMode.Forward
+        flags = dr.ADFlag.ClearEdges | dr.ADFlag.AllowNoGrad
+        δo, δd, δp = mi.Vector3f(0), mi.Vector3f(0), mi.Vector3f(0)
+        with dr.resume_grad():
+            first, _ = camera.ray(u, lens)
+            o, d = chains.attached(scene, chain, mi.Ray3f(first), active)
+            if forward:
+                dr.forward_to(o, d, flags=flags)
+                δo, δd = mi.Vector3f(dr.grad(o)), mi.Vector3f(dr.grad(d))
+            moving = Silhouettes(scene, curves.topology)
+            p = moving.sample(index, t, View(aim.o[0], mi.Bool(False))).p
+            if forward:
+                dr.forward_to(p, flags=flags)
+                δp = mi.Vector3f(dr.grad(p))
+                tangent = dr.dot(outward, δp - δo - aim.s * δd) * stretch
+                return mi.Float(0), dr.detach(dr.select(active & dr.isfinite(tangent), tangent, 0))
+            motion = dr.dot(outward, mi.Vector3f(p - o) - aim.s * d) * stretch
+            return dr.select(active & dr.isfinite(motion), motion, 0), None
+
+    def evaluate(numbers: Numbers, attach: bool) -> Contribution:
+        item, t, probability = where.sample(numbers.place)
+        chain = item // curves.size
+        index = item - chain * curves.size
+        random = numbers.random
+        lens = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
+        active = probability > 0
+        u, found = view.find(chain, lens, index, t, active)
+        dr.eval(u, found, chain, index, t, lens, probability, numbers.density, numbers.cell, random)
+        aim = view.aim(chain, u, lens, index, t, found)
+        o, d = aim.o[0], aim.d[0]
+        point = curves.sample(index, t, View(o, mi.Bool(False)))
+        outward = point.outward(d)
+        across = aim.across(outward)
+        size = dr.norm(across)
+        normal = across / size
+        du = aim.solve(-mi.Vector3f(point.tangent - d * dr.dot(d, point.tangent)))
+        active = aim.valid & (point.silhouette | point.crease) & film.inside(u)
+        active &= dr.isfinite(normal.x) & dr.isfinite(du.x)
+        stretch = dr.norm(du) / size
+        motion, tangent = mi.Float(0), None
+        if attach:
+            motion, tangent = segment(index, t, chain, u, lens, aim, outward, stretch, active)
+        exact = mi.Bool(False) if see_through else point.silhouette & ~point.tube
+        start = mi.Point3f(
+            dr.select(exact, mi.Vector3f(point.beside(outward)), mi.Vector3f(dr.detach(mi.Point3f(point.p))))
+        )
+        if not see_through:
+            back = mi.Vector3f(o - start)
+            clear = dr.select(exact, 0, TOUCH)
+            hidden = mi.Ray3f(
+                mi.Point3f(start + back * clear), dr.normalize(back), dr.norm(back) * (1 - TOUCH - clear), 0, []
+            )
+            active &= ~scene.ray_test(hidden, active)
+        weight = dr.select(active, dr.rcp(probability * numbers.density), 0)
+        dr.eval(u, normal, weight, active, start, d, exact, stretch, numbers.cell)
+        jump, wavelengths = _jump(integrator, view, film, chain, u, normal, lens, start, d, exact, random, active)
+        return Contribution(u, motion, jump, weight, stretch * size, None, wavelengths, tangent)
+
+    with dr.suspend_grad():
+        chain_of = dr.arange(mi.UInt32, chains.padded * curves.size) // curves.size
+        shares = dr.tile(LineCurves(curves).weights, chains.padded)
+        where = Discrete(dr.select(dr.gather(mi.UInt32, chains.length, chain_of) > 0, shares, 0))
+        memory = integrator.memory("specular")
+        return estimate(evaluate, mode, film, seed, film.pixels * spp, where, False, memory, grad_in)
+
+
+def _jump(
+    integrator: Any,
+    view: ChainView,
+    film: FilmSplat,
+    chain: mi.UInt32,
+    u: mi.Point2f,
+    normal: mi.Vector2f,
+    lens: mi.Point2f | None,
+    start: mi.Point3f,
+    d: mi.Vector3f,
+    exact: mi.Bool,
+    random: Any,
+    active: mi.Bool,
+) -> tuple[mi.Spectrum, Any]:
+    """L(u − εn) − L(u + εn) through the chain; lanes 2i and 2i + 1 of one launch, with equal random numbers."""
+    count = dr.width(u)
+    lane = dr.arange(mi.UInt32, 2 * count)
+    pair, outer = lane >> 1, (lane & 1) == 1
+    pick = lambda value: dr.gather(type(value), value, pair)
+    ε = side_distance(film)
+    chain, both = pick(chain), pick(active)
+    at = mi.Point2f(pick(u) + dr.select(outer, ε, -ε) * pick(normal))
+    ray, W, fits = view.ray(chain, at, None if lens is None else pick(lens), both)
+    beside = outer & pick(exact)
+    onward = mi.RayDifferential3f(ray)
+    onward.o = mi.Point3f(dr.select(beside, mi.Vector3f(pick(start)), mi.Vector3f(onward.o)))
+    onward.d = dr.select(beside, pick(d), onward.d)
+    length = dr.gather(mi.UInt32, view.chains.length, chain)
+    L, _ = integrator.radiance(view.scene, random.gather(pair), onward, length, fits)
+    L = dr.select(fits & dr.all(dr.isfinite(L)), L * W, 0)
+    fits = mi.UInt32(dr.select(fits, 1, 0))
+    dr.eval(L, fits)
+    first = 2 * dr.arange(mi.UInt32, count)
+    whole = (dr.gather(mi.UInt32, fits, first) & dr.gather(mi.UInt32, fits, first + 1)) == 1
+    jump = dr.select(whole, dr.gather(mi.Spectrum, L, first) - dr.gather(mi.Spectrum, L, first + 1), 0)
+    λ = ray.wavelengths
+    return jump, dr.gather(type(λ), λ, first) if mi.is_spectral else λ
