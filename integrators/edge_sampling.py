@@ -111,14 +111,21 @@ class EdgeSampling(PathReplay):
                 self._lights = lights = Lights(scene, lights).tables
             self._memory.clear()
             self._say(boundary_limits(scene, topology.lines.skipped, self.max_depth))
-        bounces = min(self.specular_depth, self.max_depth - 1)
-        if self.primary and bounces > 0 and purely_specular(scene):
-            with dr.suspend_grad():
-                self._chains = ChainTables(scene, Silhouettes(scene, topology), sensor, bounces)
-            self._say(self._chains.limits())
+        if recorded:
+            self._find_chains(scene, sensor, topology)
         self._arrays = arrays([table for table in (topology, lights, self._chains) if table is not None])
         if recorded and self.guiding:
             self._remember(scene, sensor, topology, lights)
+
+    def _find_chains(self, scene: mi.Scene, sensor: mi.Sensor, topology: SceneTables) -> None:
+        """Which specular chains the film shows now."""
+        bounces = min(self.specular_depth, self.max_depth - 1)
+        if not self.primary or bounces < 1 or not purely_specular(scene):
+            self._chains = None
+            return
+        with dr.suspend_grad():
+            self._chains = ChainTables(scene, Silhouettes(scene, topology), sensor, bounces)
+        self._say(self._chains.limits())
 
     def _remember(self, scene: mi.Scene, sensor: mi.Sensor, topology: SceneTables, tables: LightTables) -> None:
         """Blank memories for a recording, which cannot make them itself."""
@@ -229,6 +236,8 @@ class EdgeSampling(PathReplay):
         return primary_term(self, mode, scene, curves, sensor, _mix(seed, 1), *rest)
 
     def _specular(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
+        if not recording():
+            self._find_chains(scene, sensor, curves.topology)
         if self._chains is None or self._chains.size == 0:
             return nothing(FilmSplat(sensor), mode)
         return specular_term(self, mode, scene, curves, self._chains, sensor, _mix(seed, 6), *rest)

@@ -72,7 +72,7 @@ def test_what_is_left_out_behind_mirrors_is_said() -> None:
     bound = Motion.parse("ball.to_world translate:x").bind(loaded, mi.traverse(loaded))
     integrator = mi.load_dict({"type": "edge_sampling", "max_depth": 3, "interior": False})
     with bound.attached(forward=True), pytest.warns(GradientWarning) as caught:
-        integrator.prepare_scene(loaded, loaded.sensors()[0])
+        integrator.prepare_scene(loaded, loaded.sensors()[0], recorded=True)
     assert {w.message.code for w in caught if isinstance(w.message, GradientWarning)} == {"specular-shadow"}
     chains = integrator._chains
     assert chains.size == 1 and not chains.curved and not chains.dropped
