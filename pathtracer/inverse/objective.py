@@ -240,20 +240,23 @@ class Objective:
         problem, target = self.problem, view.target
         self.balance(latent, view)
         leaves = problem.set_latent(latent, view.lit)
-        problem.aim(view)
-        gain = problem.gain(view)
-        loss, spread, bad, image, noise, by_gain = self._program(view, samples)(
-            problem.scene.mi,
-            problem.scene.params,
-            view.sensor,
-            target.image,
-            self.weights[view.view.name],
-            dr.detach(gain),
-            [dr.opaque(mi.UInt32, s) for s in seeds],
-        )
-        if dr.grad_enabled(gain):
-            dr.backward(dr.sum(gain * by_gain, axis=None))
-        gradient = np.concatenate([u.pull(_gradient(x)) for u, x in zip(problem.unknowns, leaves, strict=True)])
+        try:
+            problem.aim(view)
+            gain = problem.gain(view)
+            loss, spread, bad, image, noise, by_gain = self._program(view, samples)(
+                problem.scene.mi,
+                problem.scene.params,
+                view.sensor,
+                target.image,
+                self.weights[view.view.name],
+                dr.detach(gain),
+                [dr.opaque(mi.UInt32, s) for s in seeds],
+            )
+            if dr.grad_enabled(gain):
+                dr.backward(dr.sum(gain * by_gain, axis=None))
+            gradient = np.concatenate([u.pull(_gradient(x)) for u, x in zip(problem.unknowns, leaves, strict=True)])
+        finally:
+            problem.release(leaves)
         return loss, spread, bad, gradient, image, noise
 
     def _save_memory(self, error: BaseException) -> None:

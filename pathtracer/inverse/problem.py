@@ -196,7 +196,7 @@ class Problem:
             lit: prefixes of the emitters that shine; None means all.
             active: indices of the unknowns that carry derivatives; None means all.
         Returns:
-            The Dr.Jit leaf of each unknown: its gradient is there after an adjoint pass.
+            The Dr.Jit leaf of each unknown: its gradient is there after an adjoint pass. `release` them afterwards.
         """
         import drjit as dr
         import mitsuba as mi
@@ -213,6 +213,20 @@ class Problem:
             self.scene.params[key] = value
         self.scene.params.update()
         return leaves
+
+    def release(self, leaves: Sequence[Any]) -> None:
+        """Cut the scene from the leaves of `set_latent`; what it computed from them keeps its values.
+
+        Virtual calls look at every object of the process: a scene that still hangs on its leaves stops the forward
+        mode of every other scene.
+        """
+        import drjit as dr
+
+        dr.clear_grad(leaves)
+        dr.enqueue(dr.ADMode.Forward, leaves)
+        dr.traverse(dr.ADMode.Forward, flags=dr.ADFlag.ClearEdges)
+        for key in (k for u in self.unknowns for k in u.keys if k not in self._parts):
+            dr.disable_grad(self.scene.params[key])
 
     def settle(self, latent: np.ndarray) -> None:
         """Write latent numbers into the scene for good: no gradients, all lights on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -146,6 +147,7 @@ def check_gradients(
     chosen = Settings(tolerance, confidence=confidence, budget=budget, backward=backward, seed=seed, **settings)
     if not 0 < tolerance < 1 or not 0 < confidence < 1:
         raise UsageError("tolerance and confidence are fractions between 0 and 1")
+    gc.collect()  # virtual calls look at every object of the process, attached ones of dead scenes too
     subject = subject_of(scene, sensor)
     moves = choose_motions(subject, motions)
     subject = _as_float(subject, [key for move in moves for key in move.keys], sensor)

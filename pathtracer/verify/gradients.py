@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ def gradient_image(
     Returns:
         (H, W, C) in linear RGB per unit of θ (scene units, radians, or the parameter's own unit).
     """
+    gc.collect()  # virtual calls look at every object of the process, attached ones of dead scenes too
     bound = motion.bind(scene.mi, scene.params)
     integrator = load_estimator(scene, estimator, {"scale": bound.scale} if estimator == REFERENCE else None)
     camera = scene.sensor(sensor)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,6 @@ def check_catalogue(
             report.comparisons.append(row)
             if progress:
                 progress("", row)
-        gc.collect()  # scenes that are still alive take part in the virtual calls of the next one
     return report
 
 

@@ -160,7 +160,7 @@ def test_a_tie_keeps_two_parameters_in_proportion() -> None:
     assert problem.start.size == 3 and problem.unknowns[0].name == "paint (2 keys)"
     values = problem.values(problem.start + 0.3)
     np.testing.assert_allclose(values[WALL], 0.5 * values[FLOOR], rtol=1e-6)
-    problem.set_latent(problem.start + 0.3)
+    problem.set_latent(problem.start + 0.3, active=frozenset())
     np.testing.assert_allclose(np.array(scene.params[WALL]), 0.5 * np.array(scene.params[FLOOR]), rtol=1e-5)
 
 
@@ -175,7 +175,7 @@ def test_objects_of_one_group_move_as_one_body() -> None:
     values = problem.values(latent)
     motions = [values[k] @ np.linalg.inv(before[k]) for k in keys]
     np.testing.assert_allclose(motions[0], motions[1], atol=1e-5)
-    problem.set_latent(latent)
+    problem.set_latent(latent, active=frozenset())
     for key in keys:
         np.testing.assert_allclose(as_numpy(scene.params[key]), values[key], atol=1e-5)
 

@@ -15,6 +15,8 @@ from pathtracer.errors import InputError, UsageError
 from pathtracer.inverse import Parameter, Problem
 from pathtracer.inverse.objective import Evaluation, Objective
 from pathtracer.inverse.parameters import as_numpy
+from pathtracer.verify.gradients import gradient_image
+from pathtracer.verify.motion import Motion
 
 FLOOR, WALL, LIGHT = "floor-mat.reflectance.value", "wall-mat.reflectance.value", "light.emitter.radiance.value"
 
@@ -36,7 +38,7 @@ def test_a_glob_becomes_one_unknown_per_key_in_its_natural_space(scene, view: Vi
 
 def test_start_values_are_written_to_the_scene_and_split_back(scene, view: View) -> None:
     problem = Problem(scene, view, [Parameter(FLOOR, init=[0.1, 0.2, 0.3]), Parameter(LIGHT, init=2.0)])
-    problem.set_latent(problem.start)
+    problem.set_latent(problem.start, active=frozenset())
     np.testing.assert_allclose(as_numpy(scene.params[FLOOR]), [0.1, 0.2, 0.3], rtol=1e-5)
     np.testing.assert_allclose(as_numpy(scene.params[LIGHT]), [2, 2, 2], rtol=1e-5)
 
@@ -254,7 +256,7 @@ def test_a_view_in_which_nothing_shines_is_not_taken_for_one_in_which_everything
     problem = Problem(scene, View("v", np.ones((24, 24, 3))), FLOOR)
     problem.lights._switching = True
     assert problem.render(problem.fitted[0], problem.start, 4, 1).max() > 0
-    problem.set_latent(problem.start, frozenset())
+    problem.set_latent(problem.start, frozenset(), active=frozenset())
     assert scene.render(4, 1).max() == 0
     problem.settle(problem.start)
     assert scene.render(4, 1).max() > 0
@@ -295,3 +297,14 @@ def test_environment_map_is_unknown_without_its_pad_columns() -> None:
     np.testing.assert_array_equal(written[:, 0], written[:, -2])
     np.testing.assert_array_equal(written[:, -1], written[:, 1])
     np.testing.assert_allclose(written[:, 1:-1], texels, rtol=2e-3)
+
+
+def test_a_problem_that_stays_alive_does_not_disturb_the_forward_mode_of_other_scenes() -> None:
+    """Dr.Jit's virtual calls look at every object of the process, so attached parameters of this scene would too."""
+    scene = corner(8)
+    objective = Objective(Problem(scene, View("front", reference(scene)), [FLOOR, LIGHT], spp=4), seed=1)
+    assert np.any(objective.evaluate(objective.start, 0).gradient)
+    other = corner(8)
+    image = gradient_image(other, Motion.parse(WALL), "path_replay", spp=4)
+    assert np.any(image.passes.mean)
+    assert np.any(objective.evaluate(objective.start, 1).gradient)
