@@ -3,7 +3,9 @@
     python benchmarks/speed.py [--rounds 15] [--resolution 128] [--spp 16] [-o speed.json]
 
 Rows: the primal image against `path`, a gradient step against `prb` (materials and lights, as in most inverse
-problems; and a moving mesh), and the time to the first gradient (tracing and compiling included, kernel cache empty).
+problems; and a moving mesh), what a step takes besides its kernels (`pt.Estimation`, which replays a recording, against
+a plain script that traces `prb` every time), and the time to the first gradient (tracing and compiling included, kernel
+cache empty).
 Every round measures all contenders one after the other in alternating order; a ratio below 1 means that path_replay is
 faster. Ratios are medians over rounds with their quartiles, since machines are noisy.
 """
@@ -83,6 +85,36 @@ def summary(ours: list[float], theirs: list[float]) -> dict[str, float]:
     }
 
 
+def overheads(action: Callable[[int], object], rounds: int) -> list[float]:
+    """Seconds of every call that its kernels do not account for, after three warm-up calls."""
+    import drjit as dr
+
+    found = []
+    with dr.scoped_set_flag(dr.JitFlag.KernelHistory, True):
+        for round_ in range(rounds + 3):
+            dr.sync_thread()
+            dr.kernel_history_clear()
+            seconds = timed(lambda round_=round_: action(round_ + 1))
+            kernels = 1e-3 * sum(k["execution_time"] for k in dr.kernel_history())
+            if round_ >= 3:
+                found.append(seconds - kernels)
+    return found
+
+
+def estimation_step(keys: list[str], spp: int) -> Callable[[int], object]:
+    """One step of `pt.Estimation` with Adam on the bundled Cornell box."""
+    import pathtracer as pt
+
+    folder = Path(__file__).parents[1] / "scenes" / "cornell-box"
+    problem = pt.Problem(pt.load_scene(folder / "scene.xml"), pt.load_views(folder / "reference.exr"), keys, spp=spp)
+    run = pt.Estimation(problem, "adam")
+
+    def step(_: int) -> None:
+        run.step()
+
+    return step
+
+
 FIRST = """
 import sys, time
 from pathlib import Path
@@ -138,6 +170,10 @@ def measure(rounds: int, resolution: int, spp: int) -> dict[str, dict[str, float
         rows[f"gradient step, {problem}, against prb"] = summary(times["path_replay"], times["prb"])
 
     keys = problems["materials and light"]
+    ours = overheads(estimation_step(keys, spp), rounds)
+    theirs = overheads(lambda seed: gradient_step(scene, params, keys, load["prb"], spp, seed), rounds)
+    rows["a step besides its kernels, against prb in a plain script"] = summary(ours, theirs)
+
     ours, theirs = [], []
     for _ in range(5):
         ours.append(first_gradient("path_replay", keys, resolution, spp))
@@ -177,7 +213,7 @@ def main() -> None:
     print(f"{'':62s}{'ours':>10s}{'theirs':>10s}{'ratio':>8s}  (quartiles)")
     for name, row in rows.items():
         quartiles = f"({row['ratio_low']:.2f}-{row['ratio_high']:.2f})"
-        print(f"{name:62s}{row['ours_ms']:8.0f}ms{row['theirs_ms']:8.0f}ms{row['ratio']:8.2f}  {quartiles}")
+        print(f"{name:62s}{row['ours_ms']:8.1f}ms{row['theirs_ms']:8.1f}ms{row['ratio']:8.2f}  {quartiles}")
 
 
 if __name__ == "__main__":
