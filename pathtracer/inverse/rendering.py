@@ -198,16 +198,19 @@ class FrozenProgram:
                 # The same call outside a recording tells a fault of the scene from one of the recording.
                 self._recorded = None
                 result = self._plain(*inputs)
-                warnings.warn(
-                    GradientWarning(
-                        "step-not-recorded",
-                        f"the estimator cannot be recorded ({_first_cause(error)})",
-                        "every step is traced again, which costs time but changes no number",
-                    ),
-                    stacklevel=2,
-                )
+                warnings.warn(_not_recorded(_first_cause(error)), stacklevel=2)
                 return result
         return self._plain(*inputs)
+
+
+def _not_recorded(cause: str) -> GradientWarning:
+    """What to say when steps are traced one by one."""
+    remedy = "every step is traced again, which costs time but changes no number"
+    if "no such object instance was found" in cause:
+        # Virtual calls take every object of the process: measured with a material of another scene that no shape uses
+        cause = "another scene alive in this process holds objects that no shape uses, such as an unused material"
+        remedy = f"delete that scene or its unused objects; until then {remedy}"
+    return GradientWarning("step-not-recorded", f"the estimator cannot be recorded: {cause}", remedy)
 
 
 def _fields(sensor: Any) -> list[Any]:

@@ -174,6 +174,16 @@ def test_steps_replay_one_recording_with_little_overhead_over_the_kernels(lone_s
     assert np.median(overheads) < 20, overheads
 
 
+def test_unused_material_of_another_live_scene_is_named_when_it_prevents_a_recording(lone_scene) -> None:
+    import mitsuba as mi
+
+    other = mi.load_dict({"type": "scene", "unused": {"type": "conductor"}}, optimize=False)
+    objective = Objective(problem(8), seed=1)
+    with pytest.warns(match="step-not-recorded.*another scene alive in this process.*delete that scene"):
+        assert objective.evaluate(objective.start, 0).finite
+    del other
+
+
 def test_held_out_views_are_rendered_but_do_not_pull() -> None:
     scene = corner(16)
     target = reference(scene)
