@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import drjit as dr
@@ -34,11 +34,11 @@ import numpy as np
 from .boundary.budget import Pilot, measure, shares
 from .boundary.chain import ChainTables
 from .boundary.deliver import nothing
-from .boundary.device import arrays, recording
+from .boundary.device import arrays, recording, upload
 from .boundary.film import FilmSplat
 from .boundary.guiding import Cells, Guide, blank, film_key
 from .boundary.indirect import indirect_shadow_term, indirect_term
-from .boundary.lights import AREA, SKY, Lights, LightTables, light_key
+from .boundary.lights import AREA, SKY, Lights, LightTables, light_key, scene_extent
 from .boundary.limits import Limit, boundary_limits
 from .boundary.primary import WORTH_GUIDING, primary_term, transparent
 from .boundary.shadow import shadow_term
@@ -49,6 +49,9 @@ from .boundary.tables import SceneTables
 from .errors import GradientWarning
 from .path_replay import PathReplay
 from .specular_chain import purely_specular
+
+#: Kinds of arrays in a checkpoint, before the name of the term.
+_KINDS = ("share ", "mean ", "cumulative ")
 
 
 class EdgeSampling(PathReplay):
@@ -86,10 +89,28 @@ class EdgeSampling(PathReplay):
         self._topology: SceneTables | None = None
         self._lights: LightTables | None = None
         self._chains: ChainTables | None = None
+        self._extent = dr.opaque(mi.Float, 0)
         #: Every array of the tables: `dr.freeze` looks for the inputs of a recording among the attributes
         self._arrays: list[Any] = []
         self._warned: set[str] = set()
         self._memory: dict[str, Guide] = {}
+        self._restored: dict[str, Guide] = {}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What later calls take over from earlier ones, for checkpoints: the memory of guiding and the split."""
+        found = {f"share {name}": np.array([share]) for name, share in self.shares.items()}
+        for name, guide in self._memory.items():
+            found |= {f"mean {name}": np.array(guide.mean), f"cumulative {name}": np.array(guide.cumulative)}
+        return found
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from `state`, before the first call."""
+        parts = {kind: {k[len(kind) :]: v for k, v in state.items() if k.startswith(kind)} for kind in _KINDS}
+        shares, means, cumulative = (parts[kind] for kind in _KINDS)
+        self.shares = {name: float(value[0]) for name, value in shares.items()}
+        self._restored = {
+            name: Guide(upload(mi.Float, mean), upload(mi.Float64, cumulative[name])) for name, mean in means.items()
+        }
 
     def prepare_scene(self, scene: mi.Scene, sensor: mi.Sensor, recorded: bool = False) -> None:
         """Bring up to date what is made on the host; inside a recorded step (`dr.freeze`) that is not possible.
@@ -104,12 +125,14 @@ class EdgeSampling(PathReplay):
         """
         if not camera_moves(sensor) and not geometry_moves(scene):
             return
+        # of the shapes as they stand now: read inside a recording it would be a number of the first step
+        self._extent = scene_extent(scene)
         topology, lights = self._topology, self._lights
         if topology is None or lights is None or topology.key != scene_key(scene) or lights.key != light_key(scene):
             with dr.suspend_grad():
                 self._topology = topology = Silhouettes(scene, topology).topology
-                self._lights = lights = Lights(scene, lights).tables
-            self._memory.clear()
+                self._lights = lights = Lights(scene, self._extent, lights).tables
+            self._memory, self._restored = self._restored, {}
             self._say(boundary_limits(scene, topology.lines.skipped, self.max_depth))
         if recorded:
             self._find_chains(scene, sensor, topology)
@@ -243,7 +266,7 @@ class EdgeSampling(PathReplay):
         return specular_term(self, mode, scene, curves, self._chains, sensor, _mix(seed, 6), *rest)
 
     def _shadow(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
-        lights = Lights(scene, self._lights)
+        lights = Lights(scene, self._extent, self._lights)
         if all(kind == SKY for kind in lights.kinds) and not transparent(scene):
             return nothing(FilmSplat(sensor), mode)
         return shadow_term(self, mode, scene, curves, lights, sensor, _mix(seed, 2), *rest)
@@ -251,16 +274,16 @@ class EdgeSampling(PathReplay):
     def _sky(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
         if scene.environment() is None or transparent(scene):  # (E7) looks through masks, and is used for them
             return nothing(FilmSplat(sensor), mode)
-        return sky_term(self, mode, scene, curves, sensor, _mix(seed, 5), *rest)
+        return sky_term(self, mode, scene, curves, self._extent, sensor, _mix(seed, 5), *rest)
 
     def _indirect_shadow(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
-        lights = Lights(scene, self._lights)
+        lights = Lights(scene, self._extent, self._lights)
         if lights.size == 0:
             return nothing(FilmSplat(sensor), mode)
         return indirect_shadow_term(self, mode, scene, curves, lights, sensor, _mix(seed, 3), *rest)
 
     def _indirect(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
-        return indirect_term(self, mode, scene, curves, sensor, _mix(seed, 4), *rest)
+        return indirect_term(self, mode, scene, curves, self._extent, sensor, _mix(seed, 4), *rest)
 
 
 def _mix(seed: Any, term: int) -> mi.UInt32:

@@ -36,7 +36,7 @@ from .film import FilmSplat
 from .guiding import Numbers
 from .importance import Connection, importance_walk
 from .lights import NUDGE, Lights, arriving, reached
-from .shadow import ShadowCurves, scene_size
+from .shadow import ShadowCurves
 from .silhouettes import CurvePoint, Silhouettes
 from .view import View
 
@@ -135,7 +135,7 @@ def indirect_shadow_term(
         return Contribution(link.u, motion, value, weight)
 
     with dr.suspend_grad():
-        size = scene_size(scene)
+        size = lights.extent
         where = ShadowCurves(curves, lights)
         return estimate(evaluate, mode, film, seed, film.pixels * spp, where.choice, lights.extended, None, grad_in)
 
@@ -165,12 +165,13 @@ def indirect_term(
     mode: dr.ADMode,
     scene: mi.Scene,
     curves: Silhouettes,
+    size: mi.Float,
     sensor: mi.Sensor,
     seed: Any,
     spp: int,
     grad_in: mi.TensorXf | None,
 ) -> mi.TensorXf | None:
-    """One launch of (E8) for light that x_D reflects."""
+    """One launch of (E8) for light that x_D reflects; `size` is the extent of the scene."""
     film, camera = FilmSplat(sensor), FilmMap(sensor)
 
     def evaluate(numbers: Numbers, attach: bool) -> Contribution:
@@ -202,6 +203,5 @@ def indirect_term(
         return Contribution(link.u, motion, link.weight * L * dr.norm(dr.cross(point.tangent, ω)), weight)
 
     with dr.suspend_grad():
-        size = scene_size(scene)
         where = LineCurves(curves)
         return estimate(evaluate, mode, film, seed, film.pixels * spp, where.choice, True, None, grad_in)

@@ -87,26 +87,32 @@ def light_key(scene: mi.Scene) -> tuple[int, ...]:
     return tuple(emitter.ptr for emitter in scene.emitters())
 
 
+def scene_extent(scene: mi.Scene) -> mi.Float:
+    """Half the diagonal of the scene's bounding box; read on the host, hence not inside a recording."""
+    return dr.opaque(mi.Float, 0.5 * float(dr.norm(scene.bbox().extents())))
+
+
 class Lights:
     """All emitters of a scene, at its current parameters.
 
     Args:
         scene: the scene.
+        extent: of the scene, see `scene_extent`.
         tables: what a previous call left behind, reused if the emitters are the same.
 
     Raises:
         UnsupportedGradient: an emitter whose shadows have no known geometry.
     """
 
-    def __init__(self, scene: mi.Scene, tables: LightTables | None = None) -> None:
+    def __init__(self, scene: mi.Scene, extent: mi.Float, tables: LightTables | None = None) -> None:
         if tables is None or (not recording() and tables.key != light_key(scene)):
             tables = LightTables(scene)
         self.tables = tables
         self.kinds, self.kind, self.far, self.size = tables.kinds, tables.kind, tables.far, len(tables.kinds)
         self.extended = any(kind != DELTA for kind in self.kinds)
+        self.extent = extent
         if not self.size:
             return
-        self.extent = dr.opaque(mi.Float, 0.5 * float(dr.norm(scene.bbox().extents())))
         self.emitters = scene.emitters_dr()
         self.shapes = [emitter.get_shape() for emitter in tables.emitters]
         self.moving_shapes = any(s is not None and s.parameters_grad_enabled() for s in self.shapes)

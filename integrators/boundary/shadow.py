@@ -176,17 +176,12 @@ def shadow_term(
         return Contribution(u, motion, jump, weight, dr.norm(perp), None, wavelengths)
 
     with dr.suspend_grad():
-        size = scene_size(scene)
+        size = lights.extent
         sky = transparent(scene)
         extended = AREA in lights.kinds or (sky and SKY in lights.kinds)
         where = ShadowCurves(curves, lights, sky)
         memory = integrator.memory("shadow")
         return estimate(evaluate, mode, film, seed, film.pixels * spp, where.choice, extended, memory, grad_in)
-
-
-def scene_size(scene: mi.Scene) -> mi.Float:
-    """Half the diagonal of the scene's bounding box."""
-    return dr.opaque(mi.Float, 0.5 * float(dr.norm(scene.bbox().extents())))
 
 
 def project_through(y: LightVertex, p_B: mi.Point3f, receiver: mi.Point3f, n: mi.Vector3f) -> mi.Point3f:

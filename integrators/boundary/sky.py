@@ -36,6 +36,7 @@ def sky_term(
     mode: dr.ADMode,
     scene: mi.Scene,
     curves: Silhouettes,
+    size: mi.Float,
     sensor: mi.Sensor,
     seed: Any,
     spp: int,
@@ -44,6 +45,7 @@ def sky_term(
     """One launch of (E10).
 
     Args:
+        size: extent of the scene.
         spp: samples per pixel of the crop.
         grad_in: adjoint image in backward mode.
 
@@ -92,7 +94,6 @@ def sky_term(
         return Contribution(u, motion, value, weight, None, None, onward.wavelengths)
 
     with dr.suspend_grad():
-        size = dr.opaque(mi.Float, 0.5 * float(dr.norm(scene.bbox().extents())))
         where = LineCurves(curves)
         memory = integrator.memory("sky")
         return estimate(evaluate, mode, film, seed, film.pixels * spp, where.choice, True, memory, grad_in)

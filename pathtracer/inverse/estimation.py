@@ -311,7 +311,7 @@ class Estimation:
                     f"`bounds` if values beyond it are possible, else take it that the images ask for more than the "
                     f"scene can give"
                 )
-        if self.history and self.stopped == "budget":
+        if self.history and self.stopped == "budget" and getattr(self.solver, "stop", "auto") == "auto":
             found.append(
                 "[budget] the budget ended before the loss and the gradients were at rest; raise `iterations` or "
                 "`seconds` in [solver] if the result matters to its last digits"
@@ -348,6 +348,7 @@ class Estimation:
         state = {f"solver.{k}": v for k, v in self.solver.state().items()}
         state |= {f"weights.{name}": np.array(w) for name, w in self.objective.weights.items()}
         state |= {f"noise.{name}": a for name, noise in self.objective.noise.items() for a in [noise.state()]}
+        state |= {f"estimator.{k}": v for k, v in self.objective.memory().items()}
         counters = [
             len(self.history) + self._offset,
             self._skipped,
@@ -370,6 +371,7 @@ class Estimation:
             for name in self.objective.weights:
                 self.objective.weights[name] = to_device(state[f"weights.{name}"], mi.TensorXf)
                 self.objective.noise[name].restore(state[f"noise.{name}"])
+            self.objective.remember({k[10:]: v for k, v in state.items() if k.startswith("estimator.")})
             counters = [int(c) for c in state["loop.counters"]]
             done, self._skipped, self._skipped_in_row, self._exploded, self._samples = counters
             self.history = [step for step in history if step.index < done]

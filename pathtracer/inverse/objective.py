@@ -203,6 +203,18 @@ class Objective:
         total.samples += samples.total * view.view.width * view.view.height
         return loss, spread, gradient, bad, seeds[2]
 
+    def memory(self) -> dict[str, np.ndarray]:
+        """What the estimator takes over from step to step, for checkpoints; most have nothing of it."""
+        state = getattr(self.problem.integrator, "state", None)
+        return {} if state is None else state()
+
+    def remember(self, memory: dict[str, np.ndarray]) -> None:
+        """Go on from `memory`, before the first step."""
+        if memory:
+            self.problem.integrator.restore(memory)
+            self.shares = self.problem.integrator.shares
+            self._balanced = bool(self.shares)
+
     def balance(self, latent: np.ndarray, view: PreparedView) -> None:
         """Once: let an estimator that was asked to (`split = "auto"`) split its samples among its terms.
 

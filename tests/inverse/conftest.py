@@ -23,3 +23,14 @@ def lone_scene() -> Iterator[None]:
     gc.disable()
     yield
     gc.enable()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums in a fixed order."""
+    import drjit as dr
+
+    count = dr.thread_count()
+    dr.set_thread_count(1)
+    yield
+    dr.set_thread_count(count)

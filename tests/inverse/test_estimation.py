@@ -122,16 +122,6 @@ def test_an_exploding_loss_ends_the_run_with_the_best_parameters() -> None:
     )
 
 
-@pytest.fixture
-def one_thread():
-    import drjit as dr
-
-    count = dr.thread_count()
-    dr.set_thread_count(1)
-    yield
-    dr.set_thread_count(count)
-
-
 @pytest.mark.skipif("'llvm' not in __import__('mitsuba').variant()", reason="the order of sums on a GPU is not fixed")
 def test_going_on_from_a_checkpoint_on_one_thread_gives_the_same_bits(one_thread) -> None:
     whole = Estimation(problem(16), "adam", seed=1, iterations=40)

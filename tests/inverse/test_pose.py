@@ -10,7 +10,7 @@ from tiny_scenes import camera, rgb
 
 from pathtracer.capture import View
 from pathtracer.errors import UsageError
-from pathtracer.inverse import Parameter, Problem
+from pathtracer.inverse import Estimation, Parameter, Problem
 from pathtracer.inverse.objective import Objective
 from pathtracer.inverse.result import Recovered
 from pathtracer.scenes import Scene
@@ -103,6 +103,25 @@ def test_samples_are_split_by_variance_and_cost_once_and_the_split_is_recorded()
     terms = {"interior", "primary", "specular", "shadow", "sky", "indirect shadow", "indirect"}
     assert set(objective.shares) == terms
     assert min(objective.shares.values()) < 1 < max(objective.shares.values())
+
+
+@pytest.mark.skipif("'llvm' not in __import__('mitsuba').variant()", reason="the order of sums on a GPU is not fixed")
+def test_what_guiding_remembers_and_the_split_of_samples_outlive_an_interruption(one_thread) -> None:
+    def begin(state: dict[str, np.ndarray] | None) -> Estimation:
+        problem = pose_problem()
+        problem.integrator = _with_split(problem)
+        return Estimation(problem, "adam", seed=3, state=state, iterations=20)
+
+    first = begin(None)
+    for _ in range(3):
+        first.step()
+    state = {k: np.array(v) for k, v in first.checkpoint().items()}
+    second = begin(state)
+    for _ in range(3):
+        first.step()
+        second.step()
+    np.testing.assert_array_equal(second.latent, first.latent)
+    assert second.objective.shares == first.objective.shares and any(k.startswith("estimator.mean") for k in state)
 
 
 def _with_split(problem: Problem) -> Any:

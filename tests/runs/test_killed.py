@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 from walls import job, write_walls
 
-STEPS = 240
+from pathtracer.inverse.job import Job, read_job
 
 
 def run(*arguments: str) -> subprocess.Popen[str]:
@@ -40,16 +40,34 @@ def kill_at(process: subprocess.Popen[str], folder: Path, count: int, delay: flo
     process.communicate()
 
 
+def walls_job(folder: Path) -> Job:
+    write_walls(folder)
+    return job(folder, 240, solver={"stop": "never"}, loss={"kind": "noise_weighted"})
+
+
+def capture_job(repository: Path) -> Job:
+    """The bundled capture with few steps of few samples: batches of views, textures, sky, a pose and priors at once."""
+    base = repository / "scenes" / "capture"
+    wanted = read_job(base / "job.toml").resolved(base)
+    wanted.estimator.spp, wanted.solver.iterations = 2, 120
+    wanted.run.checkpoint, wanted.run.deterministic = 7, True
+    wanted.report.spp, wanted.report.export = 2, False
+    return wanted
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
+@pytest.mark.parametrize("what", ["walls", "capture"])
 @pytest.mark.skipif("'llvm' not in __import__('mitsuba').variant()", reason="the order of sums on a GPU is not fixed")
-def test_a_run_killed_three_times_at_random_moments_comes_to_the_same_bits(tmp_path: Path, repository: Path) -> None:
+def test_a_run_killed_three_times_at_random_moments_comes_to_the_same_bits(
+    what: str, tmp_path: Path, repository: Path
+) -> None:
     seed = int(os.environ.get("KILL_SEED", random.SystemRandom().randrange(10**6)))
     print(f"KILL_SEED={seed}")
     moments = random.Random(seed)
-    write_walls(tmp_path)
-    data = job(tmp_path, STEPS, solver={"stop": "never"}, loss={"kind": "noise_weighted"})
-    (tmp_path / "job.toml").write_text(data.to_toml())
+    wanted = walls_job(tmp_path) if what == "walls" else capture_job(repository)
+    apart = int(wanted.solver.iterations) // 5
+    (tmp_path / "job.toml").write_text(wanted.to_toml())
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     process = run("estimate", str(tmp_path / "job.toml"), "-o", str(whole))
     _, errors = process.communicate()
@@ -57,7 +75,7 @@ def test_a_run_killed_three_times_at_random_moments_comes_to_the_same_bits(tmp_p
     arguments = ["estimate", str(tmp_path / "job.toml"), "-o", str(broken)]
     for _ in range(3):
         done = steps(broken)
-        target = moments.randrange(max(done, 6), max(done, 6) + 50)
+        target = moments.randrange(max(done, 6), max(done, 6) + apart)
         kill_at(run(*arguments), broken, target, moments.random() * 0.1)
         print(f"killed after {steps(broken)} steps")
         arguments = ["resume", str(broken)]
