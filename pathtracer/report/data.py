@@ -102,6 +102,7 @@ class ReportData:
         title: name of the job or scene.
         status: "running", "converged", "stopped", "failed", ... in the words of the run.
         steps, loss, loss_error, wall: (T,) per step: index, loss, its standard error (NaN when unknown), seconds.
+        unpictured: how many further views are fitted and held out that have no pictures yet.
         timings: seconds by name ("load", "compile", "run", ...).
         facts: versions, seeds, estimator, solver, samples: rows of a table.
         notes: sentences that are no warnings (assumed colour, fixed gauge).
@@ -115,6 +116,7 @@ class ReportData:
     loss_error: Array = field(default_factory=lambda: np.zeros(0))
     wall: Array = field(default_factory=lambda: np.zeros(0))
     views: list[ViewReport] = field(default_factory=list)
+    unpictured: tuple[int, int] = (0, 0)
     parameters: list[ParameterReport] = field(default_factory=list)
     warnings: list[WarningReport] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

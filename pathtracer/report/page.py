@@ -92,9 +92,13 @@ def _headline(data: ReportData) -> list[tuple[str, str]]:
     if data.wall.size:
         items.append(("time", duration(float(data.wall[-1]))))
     items.append(("parameters", str(len(data.parameters))))
-    fitted = sum(not v.holdout for v in data.views)
-    held = len(data.views) - fitted
-    items.append(("views", f"{fitted}" + (f" + {held} held out" if held else "")))
+    fitted, held = ([v for v in data.views if v.holdout == kind] for kind in (False, True))
+    count, more = len(fitted) + data.unpictured[0], len(held) + data.unpictured[1]
+    items.append(("views", f"{count}" + (f" + {more} held out" if more else "")))
+    for what, views in (("PSNR of the fit", fitted), ("PSNR held out", held)):
+        errors = [e * display_scale(v.target) for v in views if (e := v.error()) is not None]
+        if len(errors) > 1 and any(errors):
+            items.append((what, f"{-10 * math.log10(float(np.mean(np.square(errors)))):.1f} dB"))
     return items
 
 

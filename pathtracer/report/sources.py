@@ -98,7 +98,7 @@ def from_run_folder(folder: Path) -> ReportData:
     job = (folder / JOB).read_text(encoding="utf-8") if (folder / JOB).is_file() else ""
     title, settings = _of_job(job, folder)
     data = _with_history(ReportData(title, str(state.get("status", "")), job=job), records)
-    data.views = list(_views(folder))
+    data.views, data.unpictured = _views(folder)
     if data.status == "running" and not is_running(folder):
         data.status = "stopped without an end"
         remedy = f"pathtracer resume {folder} goes on from the newest checkpoint"
@@ -230,13 +230,14 @@ def _warning(text: str) -> WarningReport:
     return WarningReport(message, code, remedy) if separator and code else WarningReport(text, code)
 
 
-def _views(folder: Path) -> list[ViewReport]:
+def _views(folder: Path) -> tuple[list[ViewReport], tuple[int, int]]:
+    """The views with pictures, and the numbers of fitted and held-out ones without."""
     from pathtracer.capture import read_image, read_mask
 
     listing = folder / "views" / "views.json"
     if not listing.is_file():
-        return []
-    views = []
+        return [], (0, 0)
+    views, without = [], [0, 0]
     for entry in _json(listing):
         place = folder / "views" / entry["folder"]
         pictures = {
@@ -245,6 +246,7 @@ def _views(folder: Path) -> list[ViewReport]:
             if (place / f"{kind}.exr").is_file()
         }
         if "target" not in pictures:
+            without[bool(entry.get("holdout"))] += 1
             continue
         mask = read_mask(place / "mask.exr") if (place / "mask.exr").is_file() else None
         views.append(
@@ -258,7 +260,7 @@ def _views(folder: Path) -> list[ViewReport]:
                 entry.get("lit"),
             )
         )
-    return views
+    return views, (without[0], without[1])
 
 
 def _rows_so_far(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -224,6 +224,7 @@ def _loop(
     try:
         for step in estimation:
             folder.append(step.record())
+            progress.look()
             observer.step(step)
             if interruption.signal:
                 estimation.stop("interrupted")

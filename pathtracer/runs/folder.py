@@ -152,24 +152,25 @@ class RunFolder:
     def write_views(
         self, images: Mapping[str, Mapping[str, np.ndarray]], facts: Mapping[str, Mapping[str, Any]]
     ) -> None:
-        """Pictures of some views as EXR, with a list of them.
+        """Pictures of some views as EXR, with a list of all.
 
         Args:
-            images: "target", "start", "result" and "weight" by view.
+            images: "target", "start", "result" and "weight" by view; the second and third may be missing.
             facts: entries of the list by view, of every view and in their order.
         """
         from ..capture import write_image
 
         listing = []
-        numbers = {name: number for number, name in enumerate(facts)}  # a view keeps its folder while others come
-        for name, pictures in images.items():
-            folder = _view_folder(numbers[name], name)
+        for number, name in enumerate(facts):  # a view keeps its folder while others come
+            folder, pictures = _view_folder(number, name), images.get(name)
+            listing.append({"name": name, "folder": folder, **facts[name]})
+            if pictures is None:
+                continue
             for kind in ("target", "start", "result"):
                 if kind in pictures:
                     write_image(self.path / "views" / folder / f"{kind}.exr", pictures[kind])
             if np.any(pictures["weight"] != 1):
                 write_image(self.path / "views" / folder / "mask.exr", pictures["weight"])
-            listing.append({"name": name, "folder": folder, **facts[name]})
         write_text(self.path / "views" / "views.json", json.dumps(listing, indent=1) + "\n")
 
     def write_arrays(self, result: Result) -> None:
@@ -225,19 +226,19 @@ class RunFolder:
             )
         return found, notes
 
-    def stored_start(self, view: str, default: np.ndarray) -> np.ndarray:
-        """The first picture of a view that an earlier session kept, else `default`."""
+    def stored_starts(self) -> dict[str, np.ndarray]:
+        """The first pictures of views that an earlier session kept."""
         from ..capture import read_image
 
         listing = self.path / "views" / "views.json"
         if not listing.is_file():
-            return default
+            return {}
+        found = {}
         for entry in json.loads(listing.read_text(encoding="utf-8")):
-            path = self.path / "views" / str(entry["folder"]) / "start.exr"
-            if entry["name"] == view and path.is_file():
-                image = read_image(path, sanitize=True)[0]
-                return image if image.shape == default.shape else default
-        return default
+            path = self.path / "views" / str(entry.get("folder", "")) / "start.exr"
+            if path.is_file():
+                found[str(entry["name"])] = read_image(path, sanitize=True)[0]
+        return found
 
     def history(self) -> list[dict[str, Any]]:
         """The lines of the history; a torn last line is left out."""

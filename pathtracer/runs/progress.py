@@ -15,7 +15,6 @@ from .folder import RunFolder
 
 if TYPE_CHECKING:
     from ..inverse import Estimation, Result
-    from ..inverse.problem import PreparedView
     from ..report.tensorboard import TensorBoard
 
 #: Share of the run's time that is spent on showing it.
@@ -81,8 +80,21 @@ class Progress:
     ) -> None:
         self._estimation, self._folder, self._facts, self._report = estimation, folder, facts, report
         self._board = board
-        self._starts: dict[str, np.ndarray] = {}
+        fitted = estimation.problem.fitted
+        few = np.linspace(0, len(fitted) - 1, min(len(fitted), PICTURED))
+        self._pictured = [fitted[round(k)] for k in few]
+        # a session that goes on has not seen the start
+        fresh = not estimation.history
+        self._starts: dict[str, Any] = {} if fresh else folder.stored_starts()
+        self._unseen = [v.view.name for v in self._pictured] if fresh else []
         self.budget = Budget()
+
+    def look(self) -> None:
+        """Keep the first render of each pictured view; to be called after every step."""
+        images = self._estimation.objective.images
+        for name in [n for n in self._unseen if n in images]:
+            self._starts[name] = images[name]
+            self._unseen.remove(name)
 
     def due(self) -> bool:
         """Whether the next update fits into the share."""
@@ -119,24 +131,16 @@ class Progress:
     def _pictures(self) -> dict[str, dict[str, np.ndarray]]:
         """Target, first and newest render of the views that steps have seen so far."""
         found = {}
-        for view in self._shown():
+        images = self._estimation.objective.images
+        for view in self._pictured:
             name = view.view.name
-            newest = _three(np.array(self._estimation.objective.images[name]))
-            if name not in self._starts:
-                self._starts[name] = self._folder.stored_start(name, newest)
-            found[name] = {
-                "target": view.view.image,
-                "start": self._starts[name],
-                "result": newest,
-                "weight": np.asarray(view.view.weight),
-            }
+            if name not in images:
+                continue
+            found[name] = {"target": view.view.image, "result": _three(images[name])}
+            if name in self._starts:
+                found[name]["start"] = _three(self._starts[name])
+            found[name]["weight"] = np.asarray(view.view.weight)
         return found
-
-    def _shown(self) -> list[PreparedView]:
-        seen = [v for v in self._estimation.problem.fitted if v.view.name in self._estimation.objective.images]
-        if len(seen) <= PICTURED:
-            return seen
-        return [seen[round(k)] for k in np.linspace(0, len(seen) - 1, PICTURED)]
 
     def _preview(self, pictures: dict[str, dict[str, np.ndarray]]) -> None:
         from ..report import preview_png
@@ -158,6 +162,7 @@ def view_facts(estimation: Estimation) -> dict[str, dict[str, Any]]:
     }
 
 
-def _three(image: np.ndarray) -> np.ndarray:
+def _three(image: Any) -> np.ndarray:
     """A developed film's colours: grey becomes three equal channels, alpha goes."""
+    image = np.array(image)
     return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]

@@ -193,6 +193,7 @@ def chromium() -> str:
 def browse(chromium: str, page, profile, *options: str) -> str:
     """Load the page without a window and return what the options print."""
     command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    command += ["--disable-dev-shm-usage"]  # containers have little of it
     command += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"]
     command += [f"--user-data-dir={profile}", *options, page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout

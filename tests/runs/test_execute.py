@@ -20,6 +20,7 @@ from pathtracer.cli.main import main
 from pathtracer.errors import EnvironmentFault, StorageFault, UsageError
 from pathtracer.inverse.estimation import EXPLODE_LIMIT
 from pathtracer.inverse.objective import Objective
+from pathtracer.report.page import _headline
 from pathtracer.report.sources import gather
 from pathtracer.runs import RunFolder, read_history
 from pathtracer.runs.execute import execute
@@ -151,6 +152,20 @@ def test_the_report_is_there_while_the_run_goes_on_and_after_it_was_killed(folde
     state.write_text(json.dumps(json.loads(state.read_text()) | {"status": "running"}))
     killed = gather(tmp_path / "run")
     assert "without an end" in killed.status and "resume" in killed.warnings[0].remedy
+
+
+def test_the_start_of_a_view_is_its_first_render_and_views_without_a_picture_yet_are_counted(folder, tmp_path):
+    views = [{"file": str(folder / "photo.exr"), "name": f"photo {k}", "holdout": k == 3} for k in range(4)]
+    seen = []
+
+    def look() -> None:
+        seen.append(gather(tmp_path / "run"))
+
+    execute(job(folder, views={"images": views, "batch": 1}), folder, tmp_path / "run", Quiet(1, look))
+    (data,) = seen
+    assert len(data.views) == 1 and data.unpictured == (2, 1)
+    np.testing.assert_array_equal(data.views[0].start, data.views[0].result)
+    assert ("views", "3 + 1 held out") in _headline(data)
 
 
 def test_showing_a_run_takes_its_share_of_the_time_and_no_more():
