@@ -23,11 +23,16 @@ if TYPE_CHECKING:
 )
 @click.argument("run", type=common.FILE)
 @click.option("--verify/--no-verify", default=True, help="Reload it in stock Mitsuba in a new process (default).")
+@click.option(
+    "--keep-ids/--add-ids",
+    default=True,
+    help="Ids as in your file (default), or one more on every object without: stock Mitsuba then has our keys.",
+)
 @click.option("--gltf", is_flag=True, help="Also write scene.glb: meshes with base colour, roughness, metallic.")
 @common.runtime_options
 @common.output_options
 @common.pass_session
-def command(session: common.Session, run: Path, verify: bool, gltf: bool) -> None:
+def command(session: common.Session, run: Path, verify: bool, keep_ids: bool, gltf: bool) -> None:
     """Write the scene that RUN recovered to the folder given by -o: XML, EXR textures, PLY meshes.
 
     The XML is the user's own with the recovered values in their places. The export is reloaded in stock Mitsuba in a
@@ -55,7 +60,7 @@ def command(session: common.Session, run: Path, verify: bool, gltf: bool) -> Non
     for key in values:
         if key in scene.params and scene.parameters()[key].stored:
             scene.make_differentiable(key)
-    path = export_scene(scene, values, session.output)
+    path = export_scene(scene, values, session.output, keep_ids)
     written: dict[str, Any] = {"run": run, "scene": path, "parameters": sorted(values)}
     sentence = f"{path}: {len(values)} parameter{'s' * (len(values) != 1)}"
     if gltf:

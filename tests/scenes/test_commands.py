@@ -114,6 +114,8 @@ def test_export_writes_the_recovered_scene_of_a_run(
     assert report["verified"]["mean_difference"] <= 0.05 * report["verified"]["noise"]
     text = (out / "scene.xml").read_text()
     assert 'name="reflectance" value="0.1, 0.2, 0.3"' in text and 'name="res" value="12"' in text
+    assert main(["export", str(tmp_path / "run"), "-o", str(tmp_path / "ids"), "--add-ids", "--no-verify"]) == 0
+    assert (tmp_path / "ids" / "scene.xml").read_text().count("id=") > text.count("id=")
 
 
 def test_export_refuses_what_is_no_run_or_has_no_result(
