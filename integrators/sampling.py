@@ -41,6 +41,8 @@ class ScrambledSobol:
         pixel = lane // dr.opaque(mi.UInt32, spp)
         #: number of the sample within its pixel, its bits reversed; a hash of seed and pixel; requests so far
         self.order = dr.brev(lane - pixel * dr.opaque(mi.UInt32, spp))
+        # in memory, or every seed would compile kernels of its own
+        seed = seed if dr.is_jit_v(seed) else dr.opaque(mi.UInt32, seed)
         self.key = mi.sample_tea_32(mi.UInt32(seed), pixel)[0]
         self.request = mi.UInt32(0)
 

@@ -115,3 +115,16 @@ def test_a_sampler_that_the_scene_asks_for_is_used() -> None:
     own = mi.load_dict({"type": "perspective", "sampler": {"type": "stratified", "sample_count": 4}})
     sampler, spp = integrator.prepare(own, 0, 4)
     assert isinstance(sampler, mi.Sampler) and spp == 4
+
+
+def test_another_seed_takes_the_same_kernels(repository) -> None:
+    from pathtracer.scenes import load_scene
+
+    scene = load_scene(repository / "scenes" / "painted-wall" / "scene.xml", res=8)
+    integrator = mi.load_dict({**scene.default_integrator(), "type": "path_replay"})
+    hashes = []
+    with dr.scoped_set_flag(dr.JitFlag.KernelHistory, True):
+        for seed in (1, 2):
+            scene.render(spp=2, seed=seed, integrator=integrator)
+            hashes.append({entry["hash"] for entry in dr.kernel_history([dr.KernelType.JIT])})
+    assert hashes[0] and hashes[1] <= hashes[0]
