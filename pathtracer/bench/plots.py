@@ -200,6 +200,35 @@ def solver_curves(path: Path) -> Any:
     return figure
 
 
+def inverse_curves(path: Path) -> Any:
+    """Largest error over processor time of every inverse problem: ours with quartiles, and a plain script."""
+    rows = [r for r in read_result(path)["rows"] if "curve" in r]
+    columns = min(2, len(rows))
+    figure, axes = _figure(
+        -(-len(rows) // columns), columns, squeeze=False, figsize=(4.4 * columns, 3.1 * -(-len(rows) // columns) + 0.5)
+    )
+    for axis in axes.flat[len(rows) :]:
+        axis.set_axis_off()
+    for axis, r in zip(axes.flat, rows, strict=False):
+        times = np.array(r["times"], float)
+        low, middle, high, plain = (
+            100 * np.array(r[k], float) for k in ("curve_low", "curve", "curve_high", "plain_curve")
+        )
+        axis.fill_between(times, low, high, color="#0072B2", alpha=0.2, linewidth=0)
+        axis.plot(times, middle, color="#0072B2", label=f"ours, {int(r['starts'])} starts")
+        axis.plot(times, plain, color="#D55E00", linestyle="--", label="plain script, best rate")
+        for level in r["levels"]:
+            axis.axhline(100 * level["level"], color="#999999", linewidth=1)
+        axis.set(xscale="log", yscale="log", xlabel="CPU seconds", ylabel="largest error, %")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.set_title(r["what"], fontsize=9)
+        axis.grid(alpha=0.25)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return figure
+
+
 def scaling_curves(path: Path) -> Any:
     """Time and memory over size, a column for each axis."""
     rows = [r for r in read_result(path)["rows"] if "failure" not in r]
@@ -232,5 +261,6 @@ PLOTS: dict[str, tuple[tuple[str, ...], Callable[..., Any]]] = {
     "projective": (("projective.json",), efficiency),
     "control": (("control.json",), control_curves),
     "solvers": (("solvers.json",), solver_curves),
+    "inverse-problems": (("inverse-problems.json",), inverse_curves),
     "scaling": (("scaling.json",), scaling_curves),
 }

@@ -244,6 +244,52 @@ def solvers_table(record: Record) -> str:
     return markdown(["solver", "to 5 % (starts, median CPU s)", "to 1 %", "largest error at the end, median"], rows)
 
 
+def inverse_table(record: Record) -> str:
+    """Success rates of inverse problems, times to sustained errors beside a plain script (benchmarks/solvers.py)."""
+    rows = []
+    for r in (r for r in record["rows"] if "success" in r):
+        first = [r["what"] + _elsewhere(r, record), r["solver"], _found(r)]
+        for k, level in enumerate(r["levels"]):
+            short = int(level["plain_reached"]) < int(level["plain_starts"])
+            times = [number(level["ours"], 2), f"more than {number(level['plain_limit'], 2)}"]
+            if level["plain"] is not None:
+                times[1] = (
+                    f"{number(level['plain'], 2)} (rate {level['plain_rate']:g}, {int(level['plain_starts'])} starts)"
+                )
+            ratio = number(level["ratio"], 2)
+            rows.append([*(first if k == 0 else [""] * 3), f"{100 * level['level']:g} %", *times, ratio])
+            rows[-1][-1] = f"more than {ratio}" if level["plain"] is None and short else ratio
+        if not r["levels"]:
+            error = f"{number(r['success_at'])} {r['unit']}" if r["unit"] else f"{100 * r['success_at']:g} %"
+            theirs = "does not see visibility"
+            if "control" in r:
+                theirs = f"ours without blur: {_found(r['control'])}"
+            rows.append([*first, error, f"{number(r['seconds_median'], 2)} in all", theirs, "–"])
+    head = ["problem (unknown numbers)", "solver", "found", "sustained", "ours, CPU s", "plain script, CPU s", "ratio"]
+    return markdown(head, rows)
+
+
+def coverage_table(record: Record) -> str:
+    """How often the 95 % intervals hold the truth."""
+    rows = []
+    for r in (r for r in record["rows"] if "coverage" in r):
+        rows.append(["all" + _elsewhere(r, record), f"{100 * r['coverage']:.1f} %"])
+        rows += [[name, f"{100 * share:.0f} %"] for name, share in r["each"].items()]
+        rows.append(["spread of (found - true) / standard error", number(r["z_spread"])])
+        rows.append(["noise seeds", str(int(r["starts"]))])
+    return markdown(["", "95 % intervals that hold the truth"], rows)
+
+
+def _found(row: Record) -> str:
+    return f"{round(row['success'] * row['starts'])} of {int(row['starts'])}"
+
+
+def _elsewhere(row: Record, record: Record) -> str:
+    """A remark where a row was measured with another commit than the record says."""
+    mine = str(row["commit"])
+    return "" if mine == record["environment"]["commit"] else f" [commit {mine[:8]}]"
+
+
 def scaling_table(record: Record) -> str:
     """Times, memory and exponents."""
     rows = []
@@ -278,6 +324,8 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "control": ("control", control_table),
     "scaling": ("scaling", scaling_table),
     "experiment-10": ("solvers", solvers_table),
+    "inverse-problems": ("inverse-problems", inverse_table),
+    "coverage": ("inverse-problems", coverage_table),
     "experiment-1": ("experiments", slopes_table("experiment-1")),
     "experiment-2": ("experiments", slopes_table("experiment-2")),
     "experiment-3": ("experiments", slopes_table("experiment-3")),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--color", type=click.Choice(["auto", "linear", "srgb"]), help="How the images are encoded.")
 @click.option("--loss", metavar="KIND", help="l2, noise_weighted, relative_l2, huber, ...")
 @click.option("--estimator", metavar="NAME", help="Gradient estimator.")
-@click.option("--solver", metavar="NAME", help="auto, least-squares, adam.")
+@click.option("--solver", metavar="NAME", help="auto (default), least-squares, linear-lighting, adam.")
 @click.option("--iterations", type=click.IntRange(min=1), metavar="N", help="Most steps.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Most time of the steps.")
 @click.option("--strict", is_flag=True, help="Refuse gradients that are known to lack a part.")

@@ -24,6 +24,7 @@ from ..errors import Diverged, PathtracerError, UsageError
 from .objective import Objective, derive_seed
 from .parameters import to_device
 from .problem import Problem
+from .remarks import remarks
 from .result import FEW, Recovered, Result, Step
 from .solvers import Move, Solver, choose, make_solver
 from .stopping import exploded
@@ -54,6 +55,8 @@ class Estimation:
         choice: which solver was taken and why, in one line.
         history: the steps so far.
         warnings: sentences so far.
+        felt: (n,) whether the gradient was ever other than zero.
+        samples: camera paths so far.
     """
 
     def __init__(
@@ -86,8 +89,8 @@ class Estimation:
         self.stopped = ""
         self._best: tuple[float, np.ndarray] | None = None
         self._estimate = self.objective.start.copy()
-        self._felt = np.zeros(self._estimate.shape, dtype=bool)
-        self._skipped = self._skipped_in_row = self._exploded = self._samples = 0
+        self.felt = np.zeros(self._estimate.shape, dtype=bool)
+        self._skipped = self._skipped_in_row = self._exploded = self.samples = 0
         self._first_gradient: float | None = None
         self._began: float | None = None
         self._cpu = 0.0
@@ -138,8 +141,8 @@ class Estimation:
 
     def _account(self, move: Move) -> Step:
         e = move.evaluation
-        self._felt |= np.asarray(e.gradient) != 0  # NaN counts: it is reported as a skipped step
-        self._samples += e.samples
+        self.felt |= np.asarray(e.gradient) != 0  # NaN counts: it is reported as a skipped step
+        self.samples += e.samples
         if self._first_gradient is None:
             self._first_gradient = self.seconds
         step = Step(
@@ -149,7 +152,7 @@ class Estimation:
             loss_error=e.loss_error,
             stage=move.stage,
             rate=move.rate,
-            samples=self._samples,
+            samples=self.samples,
             left_out=e.left_out,
             skipped=list(e.faults),
             prior=e.prior,
@@ -265,7 +268,7 @@ class Estimation:
             values=problem.values(self._estimate),
             recovered=rows,
             history=self.history,
-            warnings=list(dict.fromkeys(self.warnings + self._remarks(rows) + (known.notes if known else []))),
+            warnings=list(dict.fromkeys(self.warnings + remarks(self, images) + (known.notes if known else []))),
             images=images,
             losses=losses,
             heldout=[v.view.name for v in problem.heldout],
@@ -279,7 +282,7 @@ class Estimation:
                 "first_gradient": self._first_gradient,
                 "recordings": self.objective.recordings,
                 "split": self.objective.shares,
-                "samples": self._samples,
+                "samples": self.samples,
                 "views": {k: v.tolist() for k, v in problem.view_values(self._estimate).items()},
                 "skipped": self._skipped,
             },
@@ -294,35 +297,6 @@ class Estimation:
         covariance, unseen, *reach = known
         large = reach[0] if reach else self.objective.linearizer.reach
         return explain(self.problem, self._estimate, covariance, unseen, large)
-
-    def _remarks(self, rows: list[Recovered]) -> list[str]:
-        found = []
-        for unknown, felt in zip(self.problem.unknowns, self.problem.split(self._felt), strict=True):
-            if self.history and not np.any(felt):
-                found.append(
-                    f"[zero-gradient] {unknown.name}: its gradient was zero in every step: the value is where it "
-                    f"started; no view shows what it changes, or the estimator cannot see it (`pathtracer check`)"
-                )
-        for unknown, piece in zip(self.problem.unknowns, self.problem.split(self._estimate), strict=True):
-            tight = np.isclose(piece, unknown.lower, atol=1e-6) | np.isclose(piece, unknown.upper, atol=1e-6)
-            if np.any(tight):
-                found.append(
-                    f"[bound] {unknown.name}: {int(tight.sum())} of {tight.size} numbers ended on a bound; widen "
-                    f"`bounds` if values beyond it are possible, else take it that the images ask for more than the "
-                    f"scene can give"
-                )
-        if self.history and self.stopped == "budget" and getattr(self.solver, "stop", "auto") == "auto":
-            found.append(
-                "[budget] the budget ended before the loss and the gradients were at rest; raise `iterations` or "
-                "`seconds` in [solver] if the result matters to its last digits"
-            )
-        total = sum(s.left_out for s in self.history)
-        if total:
-            found.append(
-                f"[left-out] {total} non-finite pixels and samples were left out in {len(self.history)} steps; a few "
-                f"are harmless, many point to a degenerate scene (`pathtracer validate`)"
-            )
-        return found
 
     def _few(self, latent: np.ndarray) -> dict[str, list[float]]:
         pairs = zip(self.problem.unknowns, self.problem.split(latent), strict=True)
@@ -354,12 +328,12 @@ class Estimation:
             self._skipped,
             self._skipped_in_row,
             self._exploded,
-            self._samples,
+            self.samples,
         ]
         state["loop.counters"] = np.array(counters, np.int64)
         best = self._best or (np.nan, self._estimate)
         state["loop.times"] = np.array([self.seconds, self._first_gradient or 0.0, self._first_loss, best[0]])
-        state["loop.best"], state["loop.estimate"], state["loop.felt"] = best[1], self._estimate, self._felt
+        state["loop.best"], state["loop.estimate"], state["loop.felt"] = best[1], self._estimate, self.felt
         state["loop.warnings"] = np.frombuffer(json.dumps(self.warnings).encode(), np.uint8)
         return state
 
@@ -373,14 +347,14 @@ class Estimation:
                 self.objective.noise[name].restore(state[f"noise.{name}"])
             self.objective.remember({k[10:]: v for k, v in state.items() if k.startswith("estimator.")})
             counters = [int(c) for c in state["loop.counters"]]
-            done, self._skipped, self._skipped_in_row, self._exploded, self._samples = counters
+            done, self._skipped, self._skipped_in_row, self._exploded, self.samples = counters
             self.history = [step for step in history if step.index < done]
             self._offset = done - len(self.history)
             self._before, first, self._first_loss, score = (float(x) for x in state["loop.times"])
             self._first_gradient = first
             self._best = None if np.isnan(score) else (score, state["loop.best"])
             self._estimate = state["loop.estimate"]
-            self._felt = np.asarray(state["loop.felt"], dtype=bool)
+            self.felt = np.asarray(state["loop.felt"], dtype=bool)
             told = json.loads(bytes(state["loop.warnings"]).decode())
             self.warnings = list(dict.fromkeys([*self.warnings, *told]))
         except KeyError as error:

@@ -115,7 +115,9 @@ def test_every_stage_weighs_its_pixels_anew() -> None:
 def test_unknown_solvers_and_options_are_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean 'adam'"):
         make_solver("adamm")
-    with pytest.raises(UsageError, match="unexpected keyword argument 'pace'"):
+    with pytest.raises(UsageError, match="adam has no option 'pace', it has beta1,"):
         make_solver("adam", pace=3)
+    with pytest.raises(UsageError, match="precision is for least-squares and linear-lighting"):
+        make_solver("adam", precision=0.1)
     with pytest.raises(UsageError, match="at least 1"):
         make_solver("adam", iterations=0)

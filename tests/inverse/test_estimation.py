@@ -182,6 +182,7 @@ def test_held_out_views_are_rendered_but_do_not_pull() -> None:
     result = estimate(both, iterations=30)
     assert result.heldout == ["other"] and set(result.images) == {"front", "other"}
     assert result.losses["front"] < 1e-3 < result.losses["other"]
+    assert [w for w in result.warnings if "[held-out]" in w and "fitted ones" in w]
 
 
 def test_running_out_of_memory_means_smaller_passes_once_and_then_a_clear_error(monkeypatch) -> None:

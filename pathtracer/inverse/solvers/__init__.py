@@ -132,10 +132,17 @@ def make_solver(name: str, **options: Any) -> Solver:
             where="solver",
             nearest=nearest_names(name, ["auto", *SOLVERS]),
         )
-    try:
-        return SOLVERS[name](**options)
-    except TypeError as error:
-        raise UsageError(f"{name}: {str(error).split(') ')[-1]}", where="solver") from error
+    known = _options(name)
+    for option in options:
+        if option not in known:
+            others = [other for other in SOLVERS if option in _options(other)]
+            raise UsageError(
+                f"{name} has no option {option!r}, it has {', '.join(sorted(known))}",
+                where="solver",
+                nearest=nearest_names(option, known),
+                remedy=f"{option} is for {' and '.join(others)}" if others else None,
+            )
+    return SOLVERS[name](**options)
 
 
 __all__ = ["SOLVERS", "SQUARES", "Move", "Solver", "choose", "make_solver"]
