@@ -182,10 +182,9 @@ def compare(subject: Subject, starts: int, base_starts: int, rates: tuple[float,
         "levels": [],
     }
     if subject.control:
-        row["control"] = {
-            "options": subject.control,
-            **outcome(run_all(" control", **subject.control), subject.success),
-        }
+        count = min(starts, CONTROLS)
+        control = outcome(run_all(" control", count, **subject.control), subject.success)
+        row["control"] = {"options": subject.control, "starts": count, **control}
     if not subject.baseline:
         return row
     own = {level: [sustained(r["course"], level) for r in runs] for level in subject.levels}
