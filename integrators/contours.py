@@ -8,7 +8,7 @@ The result is a point that follows the silhouette, attached, and the silhouette'
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import drjit as dr
@@ -67,26 +67,33 @@ class Walk:
 
 @dataclass
 class Crossing:
-    """Where a walk meets a silhouette (or, failing that, a crease).
+    """Where a walk meets a silhouette (or, failing that, a crease); all detached.
 
     Attributes:
         weight: 1 for a silhouette, `CREASE` for a crease, 0 where there is neither.
         fraction: how far on the way.
-        point: follows the silhouette (attached).
-        tangent: along the silhouette (detached).
+        point: on the silhouette.
+        tangent: along it.
+        anchor: what carries the point: a corner of a mesh, or the row of another shape in the table of frames.
+        other: the other end of a mesh's edge; `NONE` says that it is no mesh.
+        mix: place on the edge (x), or the coordinates (x, y, z) in the frame of the shape.
+        limb: direction in which the point lies a radius away from those coordinates.
     """
 
     weight: mi.Float
     fraction: mi.Float
     point: mi.Point3f
     tangent: mi.Vector3f
+    anchor: mi.UInt32
+    other: mi.UInt32
+    mix: mi.Vector3f
+    limb: mi.Vector3f
 
     def update(self, other: Crossing, where: mi.Bool) -> None:
         """Take over the other one's entries where the mask holds."""
-        self.weight = dr.select(where, other.weight, self.weight)
-        self.fraction = dr.select(where, other.fraction, self.fraction)
-        self.point = mi.Point3f(dr.select(where, other.point, self.point))
-        self.tangent = mi.Vector3f(dr.select(where, other.tangent, self.tangent))
+        for field in fields(self):
+            mine = getattr(self, field.name)
+            setattr(self, field.name, type(mine)(dr.select(where, getattr(other, field.name), mine)))
 
 
 class Contours:
@@ -162,10 +169,10 @@ class Contours:
     def crossing(self, walk: Walk) -> Crossing:
         """The first silhouette on each walk."""
         width = dr.width(walk.d)
-        result = Crossing(dr.zeros(mi.Float, width), mi.Float(0), mi.Point3f(0), mi.Vector3f(0))
-        kind = dr.detach(self.kinds(walk.number, walk.active))
-        row = dr.gather(mi.UInt32, self.first, walk.number, walk.active)
-        with dr.resume_grad():
+        with dr.suspend_grad():
+            result = _met(dr.zeros(mi.Float, width), mi.Float(0), mi.Point3f(0), mi.Vector3f(0))
+            kind = self.kinds(walk.number, walk.active)
+            row = dr.gather(mi.UInt32, self.first, walk.number, walk.active)
             if MESH in self.present:
                 here = walk.active & (kind == MESH)
                 result.update(self._mesh(walk, row, here), here)
@@ -174,9 +181,32 @@ class Contours:
             ):  # fmt: skip
                 if which in self.present:
                     here = walk.active & (kind == which)
-                    frame = [dr.gather(mi.Vector3f, self.frames, 4 * row + k, here) for k in range(4)]
-                    result.update(find(walk, frame), here)
+                    frame = [dr.gather(mi.Vector3f, dr.detach(self.frames), 4 * row + k, here) for k in range(4)]
+                    found = find(walk, frame)
+                    found.anchor = row
+                    result.update(found, here)
         return result
+
+    def follow(self, crossing: Crossing) -> mi.Point3f:
+        """The points of crossings, attached: each moves as its silhouette does."""
+        point = mi.Point3f(crossing.point)
+        on_mesh = crossing.other != NONE
+        found = crossing.weight > 0
+        if self.meshes:
+            here = found & on_mesh
+            a, b = (self._corner(index, here) for index in (crossing.anchor, crossing.other))
+            point = dr.select(here, a + crossing.mix.x * (b - a), point)
+        if self.others:
+            here = found & ~on_mesh
+            c, x, y, z = (dr.gather(mi.Vector3f, self.frames, 4 * crossing.anchor + k, here) for k in range(4))
+            m = crossing.mix
+            place = c + m.x * x + m.y * y + m.z * z + dr.norm(dr.select(here, x, 1)) * crossing.limb
+            point = dr.select(here, place, point)
+        return mi.Point3f(point)
+
+    def may_fold(self, number: mi.UInt32, active: mi.Bool) -> mi.Bool:
+        """Whether two rays may meet a shape on the same primitive with a silhouette between them."""
+        return active & (self.kinds(number, active) == CYLINDER)
 
     # ------------------------------------------------------------------ meshes
 
@@ -184,13 +214,14 @@ class Contours:
         return dr.gather(mi.Point3f, self.vertices, index, active)
 
     def _mesh(self, walk: Walk, first: mi.UInt32, active: mi.Bool) -> Crossing:
-        with dr.suspend_grad():
-            side, fraction, share, weight = self._walk(walk, first, active)
+        side, fraction, share, weight = self._walk(walk, first, active)
         found = active & (weight > 0)
         face, corner = side // 3, side % 3
-        ends = [dr.gather(mi.UInt32, self.faces, 3 * face + (corner + k) % 3, found) for k in (1, 2)]
-        a, b = (self._corner(index, found) for index in ends)
-        return Crossing(weight, fraction, mi.Point3f(a + share * (b - a)), dr.detach(b - a))
+        i, j = (dr.gather(mi.UInt32, self.faces, 3 * face + (corner + k) % 3, found) for k in (1, 2))
+        a, b = dr.detach(self._corner(i, found)), dr.detach(self._corner(j, found))
+        met = _met(weight, fraction, mi.Point3f(a + share * (b - a)), b - a, mi.Vector3f(share, 0, 0))
+        met.anchor, met.other = i, j
+        return met
 
     @dr.syntax
     def _walk(self, walk: Walk, first: mi.UInt32, active: mi.Bool) -> tuple[mi.UInt32, mi.Float, mi.Float, mi.Float]:
@@ -239,33 +270,33 @@ class Contours:
     @staticmethod
     def _rectangle(walk: Walk, frame: list[Any]) -> Crossing:
         c, x, y = mi.Point3f(frame[0]), frame[1], frame[2]
-        corners = [mi.Point3f(c + i * x + j * y) for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
-        result = Crossing(mi.Float(0), mi.Float(-dr.inf), mi.Point3f(0), mi.Vector3f(0))
-        for a, b in zip(corners, [*corners[1:], corners[0]], strict=True):
-            h, k = walk.height(dr.detach(a)), walk.height(dr.detach(b))
-            at = dr.detach(h / (h - k))
+        signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
+        result = _met(mi.Float(0), mi.Float(-dr.inf), mi.Point3f(0), mi.Vector3f(0))
+        for (i, j), (k, l) in zip(signs, (*signs[1:], signs[0]), strict=True):
+            a, b = mi.Point3f(c + i * x + j * y), mi.Point3f(c + k * x + l * y)
+            h, g = walk.height(a), walk.height(b)
+            at = h / (h - g)
             point = mi.Point3f(a + at * (b - a))
-            s = dr.detach(walk.fraction(dr.detach(point)))
-            better = ((h < 0) != (k < 0)) & (s > result.fraction)
-            weight = dr.select(s <= 1, mi.Float(1), 0)
-            result.update(Crossing(weight, s, point, dr.detach(b - a)), better)
+            s = walk.fraction(point)
+            better = ((h < 0) != (g < 0)) & (s > result.fraction)
+            mix = mi.Vector3f(i + at * (k - i), j + at * (l - j), 0)
+            result.update(_met(dr.select(s <= 1, mi.Float(1), 0), s, point, b - a, mix), better)
         return result
 
     @staticmethod
     def _circle(walk: Walk, c: mi.Point3f, x: mi.Vector3f, y: mi.Vector3f) -> list[Crossing]:
         """The two points in which the plane cuts the circle (ellipse) c + x cos φ + y sin φ."""
-        with dr.suspend_grad():
-            A, B, C = dr.dot(walk.normal, x), dr.dot(walk.normal, y), walk.height(c)
-            r = dr.sqrt(A * A + B * B)
-            middle, half = dr.atan2(B, A), dr.safe_acos(-C / r)
-            cut = dr.abs(C) <= r
+        A, B, C = dr.dot(walk.normal, x), dr.dot(walk.normal, y), walk.height(c)
+        r = dr.sqrt(A * A + B * B)
+        middle, half = dr.atan2(B, A), dr.safe_acos(-C / r)
+        cut = dr.abs(C) <= r
         both = []
         for sign in (-1, 1):
-            sin, cos = dr.sincos(dr.detach(middle + sign * half))
+            sin, cos = dr.sincos(middle + sign * half)
             point = mi.Point3f(c + cos * x + sin * y)
-            s = dr.detach(walk.fraction(dr.detach(point)))
+            s = walk.fraction(point)
             weight = dr.select(cut & (s >= 0) & (s <= 1), mi.Float(1), 0)
-            both.append(Crossing(weight, s, point, dr.detach(cos * y - sin * x)))
+            both.append(_met(weight, s, point, cos * y - sin * x, mi.Vector3f(cos, sin, 0)))
         return both
 
     def _disk(self, walk: Walk, frame: list[Any]) -> Crossing:
@@ -275,7 +306,7 @@ class Contours:
 
     @staticmethod
     def _tangency(walk: Walk, c: mi.Point3f, axis: mi.Vector3f | None, radius: mi.Float) -> tuple[mi.Float, mi.Bool]:
-        """The first fraction at which the ray touches a sphere, or an infinite cylinder (all detached)."""
+        """The first fraction at which the ray touches a sphere, or an infinite cylinder."""
         flat = (lambda v: v) if axis is None else (lambda v: v - axis * dr.dot(axis, v))
         q, d = flat(c - walk.o), flat(walk.d)
         step_o, step_d = flat(walk.step_o), flat(walk.step_d)
@@ -292,37 +323,48 @@ class Contours:
 
     def _sphere(self, walk: Walk, frame: list[Any]) -> Crossing:
         c, radius = mi.Point3f(frame[0]), dr.norm(frame[1])
-        with dr.suspend_grad():
-            s, found = self._tangency(walk, dr.detach(c), None, dr.detach(radius))
-            eye, d = walk.o + s * walk.step_o, dr.normalize(walk.d + s * walk.step_d)
-            touch = eye + d * dr.dot(d, c - eye)
-            n = dr.normalize(touch - c)
+        s, found = self._tangency(walk, c, None, radius)
+        eye, d = walk.o + s * walk.step_o, dr.normalize(walk.d + s * walk.step_d)
+        n = dr.normalize(eye + d * dr.dot(d, c - eye) - c)
         # A sphere that turns keeps its limb: only centre and radius move it
-        point = mi.Point3f(c + radius * dr.detach(n))
-        return Crossing(dr.select(found, mi.Float(1), 0), s, point, dr.cross(n, d))
+        weight = dr.select(found, mi.Float(1), 0)
+        return _met(weight, s, mi.Point3f(c + radius * n), dr.cross(n, d), mi.Vector3f(0), n)
 
     def _cylinder(self, walk: Walk, frame: list[Any]) -> Crossing:
         c, x, y, z = mi.Point3f(frame[0]), frame[1], frame[2], frame[3]
-        radius = dr.norm(x)
-        with dr.suspend_grad():
-            axis = dr.normalize(z)
-            s, found = self._tangency(walk, dr.detach(c), axis, dr.detach(radius))
-            eye, d = walk.o + s * walk.step_o, dr.normalize(walk.d + s * walk.step_d)
-            flat = lambda v: v - axis * dr.dot(axis, v)
-            t = dr.dot(flat(c - eye), flat(d)) / dr.squared_norm(flat(d))
-            along = dr.dot(eye + t * d - c, axis) / dr.norm(z)
-            n = dr.normalize(flat(eye + t * d - c))
-            found &= (along >= 0) & (along <= 1)
-        along, n = dr.detach(along), dr.detach(n)
-        limb = Crossing(dr.select(found, mi.Float(1), 0), s, mi.Point3f(c + along * z + radius * n), dr.detach(axis))
+        radius, axis = dr.norm(x), dr.normalize(z)
+        s, found = self._tangency(walk, c, axis, radius)
+        eye, d = walk.o + s * walk.step_o, dr.normalize(walk.d + s * walk.step_d)
+        flat = lambda v: v - axis * dr.dot(axis, v)
+        t = dr.dot(flat(c - eye), flat(d)) / dr.squared_norm(flat(d))
+        along = dr.dot(eye + t * d - c, axis) / dr.norm(z)
+        n = dr.normalize(flat(eye + t * d - c))
+        found &= (along >= 0) & (along <= 1)
+        point = mi.Point3f(c + along * z + radius * n)
+        nearest = _met(dr.select(found, mi.Float(1), 0), s, point, axis, mi.Vector3f(0, 0, along), n)
         # The rims, on the side of the cylinder that the first ray sees
         hit = walk.o + walk.t * walk.d
         outside = dr.dot(flat(hit - c), walk.d) < 0
-        nearest = limb
         for end in (0, 1):
             centre = mi.Point3f(c + end * z)
             for rim in self._circle(walk, centre, x, y):
-                same = (dr.dot(dr.detach(rim.point - centre), walk.d) < 0) == outside
+                rim.mix.z = end
+                same = (dr.dot(rim.point - centre, walk.d) < 0) == outside
                 first = (nearest.weight == 0) | (rim.fraction < nearest.fraction)
-                nearest.update(rim, dr.detach((rim.weight > 0) & same & first))
+                nearest.update(rim, (rim.weight > 0) & same & first)
         return nearest
+
+
+def _met(
+    weight: mi.Float,
+    fraction: mi.Float,
+    point: mi.Point3f,
+    tangent: mi.Vector3f,
+    mix: mi.Vector3f | None = None,
+    limb: mi.Vector3f | None = None,
+) -> Crossing:
+    """A crossing whose carrier is not filled in yet."""
+    zero = mi.Vector3f(0)
+    anchor, other = mi.UInt32(0), mi.UInt32(NONE)
+    mix, limb = (zero if v is None else v for v in (mix, limb))
+    return Crossing(weight, fraction, point, mi.Vector3f(tangent), anchor, other, mix, limb)

@@ -61,6 +61,7 @@ class WarpedArea(PathReplay):
         warp_rays: auxiliary rays N of one ring; two mirrored rings are traced per camera sample.
         warp_width: radius of the kernel, in pixels.
         warp_ridge: weight of a ring's mean velocity next to the velocities across silhouettes.
+        warp_debias: extrapolate to kernels without width, for five times the variance (default false).
         warp_depth: vertices of the path whose outgoing directions are warped too (default 2: shadows on what the camera
             sees, and on what that reflects).
         warp_angle: radius of the kernel there, in radians; 0 (default) chooses it at every point.
@@ -78,6 +79,7 @@ class WarpedArea(PathReplay):
         self.kernel = Kernel(
             rays=int(props.get("warp_rays", 6)),
             ridge=float(props.get("warp_ridge", 1e-3)),
+            debias=bool(props.get("warp_debias", False)),
         )
         self._contours: tuple[mi.Scene, Contours] | None = None
 

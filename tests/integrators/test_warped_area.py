@@ -70,14 +70,14 @@ def check(scene: dict, motion: str, depth: int = 1, settings: Settings = SETTING
 
 
 def test_divergence_of_a_linear_field_is_its_trace() -> None:
-    """(W4) holds for every number of auxiliary rays."""
-    for rays in (3, 6):
-        kernel = Kernel(rays=rays)
+    """(W5) holds for every number of auxiliary rays, extrapolated or not."""
+    for rays, debias in ((3, False), (6, False), (6, True)):
+        kernel = Kernel(rays=rays, debias=debias)
         lanes = 200_000
         rings = kernel.rings(lanes, dr.arange(mi.UInt32, lanes))
         x = rings.centre
         velocity = mi.Vector2f(2 * x.x + x.y, 3 * x.y - x.x)
-        mean, divergence = kernel.mean(4 * rings.centre / rings.rest, velocity)
+        mean, divergence = kernel.mean(rings, rings.slope * rings.centre, velocity)
         values = np.asarray(divergence, dtype=np.float64)
         error = values.std() / np.sqrt(lanes)
         assert abs(values.mean() - 5) < 4 * error < 0.1
