@@ -83,9 +83,9 @@ _ROWS = (
     Estimator(
         name="warped_area",
         factory="integrators.warped_area:WarpedArea",
-        handles=frozenset({"interior", "primary", "camera"}),
+        handles=frozenset({"interior", "primary", "camera", "shadow-area", "shadow-environment", "indirect"}),
         unbiased=False,
-        summary="path replay on a warped film: visibility as an area integral, a second opinion on edge_sampling",
+        summary="path replay on warped film and directions: visibility as an area integral, a second opinion",
         reference="Bangaru, Li, Durand 2020; Loubet, Holzschuh, Jakob 2019",
     ),
     Estimator(

@@ -115,24 +115,39 @@ def direction_field(
         middle = dr.gather(mi.Vector3f, d, rings.lane)
         wide = mi.Float(radius) + dr.zeros(mi.Float, dr.width(d))
         radius = dr.gather(mi.Float, wide, rings.lane)
-        s, t = mi.coordinate_system(middle)
-        centre = _displaced(middle, s, t, radius * rings.centre)
-        # The velocity is projected onto the tangent plane of the middle, which turns with it: −2 of its part along it
-        score = rings.slope * (centre - middle * dr.dot(middle, centre)) / dr.square(radius)
-        score -= 2 * rings.share * middle
+        centre = ring_centres(middle, radius, rings)
+        score = direction_score(middle, centre, radius, rings)
         s, t = mi.coordinate_system(centre)
         pick = lambda v: dr.gather(mi.Vector3f, v, rings.ring)
         around = _displaced(pick(centre), pick(s), pick(t), dr.gather(mi.Float, radius, rings.ring) * rings.offset)
         lane = dr.gather(mi.UInt32, rings.lane, rings.ring)
         # The origins leave the surface on the side of the direction itself
         origin = dr.gather(mi.Point3f, dr.detach(si).spawn_ray(d).o, lane)
-        on = dr.gather(mi.Bool, active, rings.lane)
+        # What lies below the horizon of the surface is dark, and so near that it would seem to move fast
+        n = dr.gather(mi.Vector3f, mi.Vector3f(dr.detach(si.n)), lane)
+        above = dr.dot(n, around) * dr.dot(n, dr.gather(mi.Vector3f, d, lane)) > 0
+        on = dr.gather(mi.Bool, active, lane) & above
         frames = Frames(mi.Vector3f(0), s, mi.Vector3f(0), t)
     with dr.resume_grad():
         moved = mi.Vector3f(si.p - dr.detach(si.p)) + dr.zeros(mi.Vector3f, dr.width(d))
         ray = mi.Ray3f(mi.Point3f(origin + dr.gather(mi.Vector3f, moved, lane)), around)
         g = ring_velocity(scene, contours, kernel.ridge, rings, ray, frames, on)
         return kernel.mean(rings, score, mi.Vector3f(g.x * s + g.y * t))
+
+
+def ring_centres(middle: mi.Vector3f, radius: mi.Float, rings: Rings) -> mi.Vector3f:
+    """Directions of the rings' centres around `middle`."""
+    s, t = mi.coordinate_system(middle)
+    return _displaced(middle, s, t, radius * rings.centre)
+
+
+def direction_score(middle: mi.Vector3f, centre: mi.Vector3f, radius: mi.Float, rings: Rings) -> mi.Vector3f:
+    """∇p/q on directions (W5).
+
+    The velocity is projected onto the tangent plane of `middle`, which turns with it: −2 of the part along it.
+    """
+    across = centre - middle * dr.dot(middle, centre)
+    return rings.slope * across / dr.square(radius) - 2 * rings.share * middle
 
 
 def _displaced(d: mi.Vector3f, s: mi.Vector3f, t: mi.Vector3f, offset: mi.Vector2f) -> mi.Vector3f:

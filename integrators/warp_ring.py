@@ -77,17 +77,18 @@ def ring_velocity(
         ridge: μ as a share of the sum of the weights.
         ray: attached auxiliary rays.
         frames: of every ring.
-        active: of every ring.
+        active: of every auxiliary ray.
 
     Returns:
         Attached velocity in the coordinates of `frames`, one entry per ring.
     """
     count = dr.width(rings.lane)
     with dr.suspend_grad():
-        on = dr.gather(mi.Bool, active, rings.ring) if dr.width(active) > 1 else active
         fixed = mi.Ray3f(dr.detach(ray))
-        pi = scene.ray_intersect_preliminary(fixed, coherent=False, active=on)
-        seen = _Seen(pi, mi.Point3f(fixed.o), mi.Vector3f(fixed.d), on)
+        every = dr.zeros(mi.Vector3f, dr.width(rings.ring))  # parallel rays have one direction
+        fixed.o, fixed.d = mi.Point3f(fixed.o + every), mi.Vector3f(fixed.d + every)
+        pi = scene.ray_intersect_preliminary(fixed, coherent=False, active=active)
+        seen = _Seen(pi, mi.Point3f(fixed.o), mi.Vector3f(fixed.d), active)
         sides = _sides(contours, rings, seen)
         found = [] if dr.width(sides.start) == 0 else _silhouettes(scene, contours, rings, seen, sides, frames)
         fit = _Fit(count, found, ridge)
@@ -103,7 +104,7 @@ def ring_velocity(
         # Elsewhere any velocity will do: the one of what is seen lets divergences of rigid motion cancel
         first = rings.size * dr.arange(mi.UInt32, count)
         pi = mi.PreliminaryIntersection3f(dr.gather(mi.PreliminaryIntersection3f, pi, first))
-        alone = ~fit.some & dr.gather(mi.Bool, on, first) if dr.width(on) > 1 else ~fit.some & on
+        alone = ~fit.some & (dr.gather(mi.Bool, active, first) if dr.width(active) > 1 else active)
         valid = pi.is_valid() & alone
         straight = dr.gather(mi.Ray3f, fixed, first)
         p = pi.compute_surface_interaction(straight, FOLLOW, valid).p
@@ -295,5 +296,6 @@ def _dual(x: mi.Vector3f, y: mi.Vector3f, d: mi.Vector3f) -> tuple[mi.Vector3f, 
     with dr.suspend_grad():
         x, y = x - d * dr.dot(d, x), y - d * dr.dot(d, y)
         xx, xy, yy = dr.dot(x, x), dr.dot(x, y), dr.dot(y, y)
-        r = dr.rcp(xx * yy - xy * xy)
+        area = xx * yy - xy * xy
+        r = dr.select(area > 0, dr.rcp(area), 0)  # zero at infinity for parallel rays
         return mi.Vector3f((yy * x - xy * y) * r), mi.Vector3f((xx * y - xy * x) * r)

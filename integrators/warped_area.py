@@ -5,8 +5,8 @@ With u ↦ u + V(u) on the film, V continuous and equal to the velocity of what 
     dI/dθ = ∫ h ∂f(u + θV)/∂θ + f ∇h·V + h f div V du,
 
 an integral of continuous functions (docs/theory/warped_area.md). The camera ray of every sample becomes attached to the
-warped film position; path replay does the rest. Shares no boundary code with `edge_sampling`, so that the two can be
-held against each other.
+warped film position; path replay does the rest. Of what `edge_sampling` is made of it shares the
+welded list of mesh edges alone, so that the two can be held against each other.
 
 Consistent, not unbiased: the bias comes from silhouettes that curve, cross or follow each other within the width of the
 kernel, and falls with that width, while the variance grows as its reciprocal.
@@ -240,7 +240,7 @@ class WarpedArea(PathReplay):
             return samples.tangent(*tangents)
 
     def film_lines(self, sensor: mi.Sensor, seed: Any, spp: int) -> FilmLines | None:
-        """Points on the lines of the film across which the warp carries light, if there are any (W6)."""
+        """Points on the lines of the film across which the warp carries light, if there are any (W9)."""
         film = sensor.film()
         box = film.rfilter().is_box_filter()
         if film.sample_border() and not box:

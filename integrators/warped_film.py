@@ -1,4 +1,4 @@
-"""The film under a warp: camera samples at moving positions, smooth and box filters, the frame (W5, W6)."""
+"""The film under a warp: camera samples at moving positions, smooth and box filters, the frame (W8, W9)."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def camera_ray(sensor: mi.Sensor, points: FilmPoints) -> tuple[mi.Ray3f, mi.Spec
 
 
 class FilmLines:
-    """Samples on lines of the film where the filter, or the set of samples, jumps: pixel sides, or the frame (W6).
+    """Samples on lines of the film where the filter, or the set of samples, jumps: pixel sides, or the frame (W9).
 
     Attributes:
         points: positions on the lines.

@@ -13,7 +13,7 @@ import drjit as dr
 import mitsuba as mi
 from mitsuba.ad.integrators.common import mis_weight
 
-from .attached import SceneTraits, lobe_value
+from .attached import GRAZING, SceneTraits, lobe_value
 from .specular_chain import SpecularChain
 
 
@@ -38,6 +38,9 @@ def warped_head(
     for k in range(vertices + 1):
         pi = scene.ray_intersect_preliminary(dr.detach(ray), coherent=k == 0, active=active)
         si = pi.compute_surface_interaction(ray, mi.RayFlags.All, active)
+        # At the limb of a curved surface, how far a hit slides grows as 1/cos: there a single sample would outweigh all
+        edge_on = active & si.is_valid() & (dr.abs_dot(dr.detach(si.n), dr.detach(ray.d)) < GRAZING)
+        si = dr.select(edge_on, dr.detach(si), si)
 
         # ------------------------------ emission ------------------------------
         ds = mi.DirectionSample3f(scene, si=dr.detach(si), ref=si_prev)

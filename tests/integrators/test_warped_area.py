@@ -10,7 +10,7 @@ import pytest
 from integrators import UnsupportedGradient
 from integrators.contours import Contours
 from integrators.errors import GradientWarning
-from integrators.warp import Kernel, film_field
+from integrators.warp import Kernel, direction_score, film_field, ring_centres
 from integrators.warped_film import FilmPoints
 from pathtracer.verify.check import Settings, compare
 from pathtracer.verify.motion import Motion
@@ -82,6 +82,29 @@ def test_divergence_of_a_linear_field_is_its_trace() -> None:
         error = values.std() / np.sqrt(lanes)
         assert abs(values.mean() - 5) < 4 * error < 0.1
         assert np.isfinite(np.asarray(mean)).all()
+
+
+def test_divergence_on_directions_counts_the_turning_tangent_plane() -> None:
+    """The part of a constant vector a across ω has the divergence −2 a·ω; a rotation has none."""
+    lanes, radius = 200_000, 0.05
+    rings = Kernel(rays=6).rings(lanes, dr.arange(mi.UInt32, lanes))
+    d, a = dr.normalize(mi.Vector3f(0.3, -0.5, 0.8)), mi.Vector3f(1, 2, -0.5)
+    centre = ring_centres(d, radius, rings)
+    score = direction_score(d, centre, radius, rings)
+    for velocity, exact in ((a - centre * dr.dot(a, centre), -2 * dr.dot(a, d)[0]), (dr.cross(a, centre), 0.0)):
+        _, divergence = Kernel(rays=6).mean(rings, score, mi.Vector3f(velocity))
+        values = np.asarray(divergence, dtype=np.float64)
+        error = values.std() / np.sqrt(lanes)
+        assert abs(values.mean() - exact) < 4 * error + 2e-3 * abs(exact) + 5e-4
+
+
+def test_field_of_parallel_rays_is_finite_beside_an_infinite_background() -> None:
+    scene = glowing("cube")
+    scene["sensor"]["type"] = "orthographic"
+    del scene["sensor"]["fov"], scene["wall"]
+    scene["sky"] = {"type": "constant"}
+    points = np.array([[1.0, 1.0], [6.0, 6.0]])
+    assert np.isfinite(field_at(scene, "sensor.to_world rotate:y", points, 200, 0.5)).all()
 
 
 def test_a_straight_edge_through_the_middle_always_has_ring_points_on_both_sides() -> None:
