@@ -2,8 +2,7 @@
 
 A pixel is a weighted mean over the film domain, I_j = ∫ h_j L / ∫ h_j. The numerator's derivative is splatted with the
 film's reconstruction filter; the denominator does not depend on the scene and is integrated here numerically over the
-part
-of the domain where camera samples fall: the crop, plus the filter's border if the film asks for `sample_border`.
+part of the domain where camera samples fall: the crop, plus the filter's border if the film asks for `sample_border`.
 Neither the number of lanes nor the size of the border enters.
 """
 
@@ -74,6 +73,9 @@ class FilmSplat:
 
     def _develop(self, u: mi.Point2f, value: Any, alpha: mi.Float, wavelengths: Any) -> mi.TensorXf:
         film = self.film
+        # Lanes without a contribution may have no position; zero times the filter's weight there would be NaN
+        placed = dr.isfinite(u.x) & dr.isfinite(u.y)
+        u = mi.Point2f(dr.select(placed, u, self.low))
         film.prepare([])
         block = film.create_block()
         block.set_coalesce(False)

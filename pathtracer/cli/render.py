@@ -27,7 +27,6 @@ _AOVS = (
     "dp_dv",
     "prim_index",
     "shape_index",
-    "boundary_test",
 )
 
 

@@ -118,6 +118,7 @@ def gradient_image(
     pixels = int(np.prod(camera.film().crop_size()))
     passes = average_passes(render, spp, pixels, seed, variance=variance, progress=progress)
     _warn_of_dropped(dropped)
+    _warn_of_broken([passes.mean], str(bound.motion))
     _warn_of_zero([passes.mean], str(bound.motion))
     return GradientImage(passes, str(bound.motion), estimator, dropped)
 
@@ -180,6 +181,7 @@ def gradient_of_mean(
         at += size
     _warn_of_dropped(dropped)
     for key in keys:
+        _warn_of_broken([gradients[key]], key)
         _warn_of_zero([gradients[key]], key)
     return gradients, value, passes
 
@@ -194,6 +196,19 @@ def _warn_of_dropped(count: int) -> None:
         message = f"{count} samples were left out because they were not finite"
         warnings.warn(
             GradientWarning("dropped-samples", message, "a few are harmless, many point to a degenerate scene"),
+            stacklevel=3,
+        )
+
+
+def _warn_of_broken(arrays: Sequence[np.ndarray], what: str) -> None:
+    count = sum(int(np.sum(~np.isfinite(a))) for a in arrays)
+    if count:
+        warnings.warn(
+            GradientWarning(
+                "not-finite",
+                f"the derivative with respect to {what} has {count} values that are not finite",
+                "take another --estimator, and report it if the scene is sound (`pathtracer validate`)",
+            ),
             stacklevel=3,
         )
 

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from pathtracer.capture import read_header, read_image
 from pathtracer.cli.main import main
+from pathtracer.cli.render import _AOVS
 
 # A wall of albedo 0.4 under perpendicular light of irradiance 2 pi: every pixel is 0.8, without noise.
 WALL = """<scene version="3.0.0">
@@ -95,7 +96,7 @@ def test_a_time_budget_ends_a_render(capsys, wall, tmp_path):
 
 def test_extra_channels_lie_beside_the_colour(capsys, wall, tmp_path):
     path = tmp_path / "a.exr"
-    code, out, _ = run(capsys, "render", wall, "-o", path, "--spp", 4, "--aovs", "depth,albedo", "--json")
+    code, out, _ = run(capsys, "render", wall, "-o", path, "--spp", 4, "--aovs", ",".join(_AOVS), "--json")
     assert code == 0
     channels = read_header(path).channels
     assert {"R", "G", "B"} <= set(channels) and any("depth" in c for c in channels)
@@ -168,6 +169,18 @@ def test_an_incomplete_derivative_warns_with_a_code_and_is_refused_when_strict(c
     assert code == 0 and "[visibility-ignored]" in err and "primary" in err
     code, _, err = run(capsys, *arguments, "--strict")
     assert code == 2 and "leaves out" in err
+
+
+def test_a_derivative_that_is_not_finite_is_pointed_out(capsys, wall, tmp_path, monkeypatch):
+    from pathtracer.verify import gradients
+
+    whole = gradients.average_passes
+    monkeypatch.setattr(
+        gradients, "average_passes", lambda render, *a, **k: whole(lambda *b: render(*b) * np.nan, *a, **k)
+    )
+    arguments = ("grad", wall, "--wrt", KEY, "-o", tmp_path / "g.exr", "--spp", 4, "--estimator", "path_replay")
+    code, _, err = run(capsys, *arguments)
+    assert code == 0 and "[not-finite]" in err and "432 values" in err  # 12 x 12 x 3
 
 
 def test_a_derivative_that_is_zero_everywhere_is_pointed_out(capsys, wall, tmp_path):

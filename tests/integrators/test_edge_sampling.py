@@ -230,6 +230,16 @@ def mover(who: str, light: str, occluder: str) -> Motion:
     return (f"{who}.to_world", translate(0, 0, 1))
 
 
+@pytest.mark.parametrize("light", ["area", "sun", "sky"])
+def test_shadow_rays_that_leave_the_scene_do_not_reach_the_film(light: str) -> None:
+    """They have no film position; the box filter does not look at it, other filters do."""
+    lamp = {"type": "constant"} if light == "sky" else LIGHTS[light]()
+    film = {"rfilter": {"type": "gaussian"}}
+    subject = Subject(room(lamp, cube(), film=film), mover("occluder", light, "cube"))
+    image = subject.forward(1, spp=16, max_depth=3)
+    assert np.isfinite(image).all() and np.any(image)
+
+
 @pytest.mark.parametrize("who", ["occluder", "floor", "light", "camera"])
 @pytest.mark.parametrize(("light", "occluder"), [("point", "cube"), ("sun", "ball"), ("area", "ball")])
 def test_direct_light_has_the_slope_of_finite_differences(light: str, occluder: str, who: str) -> None:
