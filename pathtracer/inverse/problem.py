@@ -306,6 +306,7 @@ class Problem:
                 nearest=nearest_names(name, known),
             )
         infos = self.infos
+        told: dict[tuple[str, str | None], list[str]] = {}
         for key in [k for u in self.unknowns for k in u.keys]:
             missing = (infos[key].needs or frozenset()) - handles
             if not missing:
@@ -315,8 +316,11 @@ class Problem:
             remedy = f"use one of {', '.join(better)}" if better else None
             if strict:
                 raise UsageError(f"{name} leaves out {what}", where=key, remedy=remedy)
+            told.setdefault((what, remedy), []).append(key)
+        for (what, remedy), keys in told.items():
+            which = ", ".join(keys[:2]) + (f" and {len(keys) - 2} more" if len(keys) > 2 else "")
             warnings.warn(
-                GradientWarning("visibility-left-out", f"{key}: {name} leaves out {what}", remedy), stacklevel=3
+                GradientWarning("visibility-left-out", f"{which}: {name} leaves out {what}", remedy), stacklevel=3
             )
 
     def _load_integrator(self) -> Any:

@@ -41,8 +41,10 @@ def diverging_pixels(array: npt.ArrayLike, scale: float) -> Pixels:
         a = a.mean(axis=-1)
     finite = np.isfinite(a)
     t = np.clip(0.5 + 0.5 * np.where(finite, a, 0) / (scale or 1.0), 0, 1)
-    colors = (np.asarray(colormaps["RdBu_r"](t))[..., :3] * 255 + 0.5).astype(np.uint8)
-    colors[t == 0.5] = 255  # the map's own middle is a very light grey
+    table = colormaps["RdBu_r"]
+    # the map's own middle is a very light grey; lifted as a whole, lest exact zeros look like holes in small values
+    lift = (1 - np.asarray(table(0.5))[:3]) * (1 - np.abs(2 * t - 1))[..., None]
+    colors = (np.clip(np.asarray(table(t))[..., :3] + lift, 0, 1) * 255 + 0.5).astype(np.uint8)
     colors[~finite] = _INVALID
     return colors
 

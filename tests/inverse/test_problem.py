@@ -89,6 +89,14 @@ def test_a_visibility_derivative_that_the_estimator_lacks_is_a_warning_and_stric
         Problem(scene, view, Parameter("light.to_world", space="pose"), strict=True)
 
 
+def test_parameters_that_lack_the_same_part_share_a_warning() -> None:
+    parameters = [Parameter(f"sun{i}.to_world", space="direction") for i in range(3)]
+    with pytest.warns(GradientWarning) as heard:
+        Problem(lamps(), View("v", np.ones((16, 16, 3))), parameters)
+    (said,) = (str(w.message) for w in heard if w.message.code == "visibility-left-out")
+    assert "sun0.to_world, sun1.to_world and 1 more: path_replay leaves out" in said
+
+
 def loss_at(problem: Problem, latent: np.ndarray, seed: int, spp: int = 512) -> float:
     """The loss from two independent renders; one seed is one set of random numbers whatever the latent numbers."""
     total = 0.0

@@ -26,6 +26,11 @@ def test_equal_magnitudes_are_equally_dark_for_everyone():
     assert np.abs(light[0] - light[1]).max() < 60
 
 
+def test_exact_zeros_are_no_holes_in_small_values():
+    pixels = diverging_pixels(np.array([[0.0, 1e-3, -1e-3]]), 1.0).astype(int)
+    assert np.abs(pixels - 255).max() <= 2
+
+
 def test_pixels_that_are_not_finite_stand_out():
     pixels = diverging_pixels(np.array([[np.nan, np.inf, 0.0]]), 1.0)
     assert (pixels[0, 0] == pixels[0, 1]).all() and pixels[0, 0, 1] > 150 and pixels[0, 0, 0] == 0
