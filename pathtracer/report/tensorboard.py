@@ -39,7 +39,8 @@ class TensorBoard:
             raise EnvironmentFault(
                 "tensorboardX is not installed", remedy='pip install "pathtracer[tensorboard]"'
             ) from error
-        self._writer: Any = SummaryWriter(str(run / FOLDER), purge_step=first or None)
+        # the file's own name tells seconds only: a session that goes on at once would overwrite the one before it
+        self._writer: Any = SummaryWriter(str(run / FOLDER), purge_step=first or None, filename_suffix=f".{first}")
 
     def __enter__(self) -> TensorBoard:
         return self

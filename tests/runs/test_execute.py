@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -220,8 +221,10 @@ def test_a_second_process_on_one_run_is_refused_with_exit_2(folder, tmp_path, ca
     assert main(["resume", str(tmp_path / "run"), "-q"]) == 0
 
 
-def test_tensorboard_gets_every_step_also_after_going_on(folder, tmp_path):
+def test_tensorboard_gets_every_step_also_after_going_on(folder, tmp_path, monkeypatch):
     pytest.importorskip("tensorboardX", reason='needs tensorboardX: pip install "pathtracer[tensorboard]"')
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)  # both sessions within a second
     logged = job(folder, report={"tensorboard": True})
     execute(logged, folder, tmp_path / "run", Quiet(8, lambda: signal.raise_signal(signal.SIGINT)))
     execute(logged, folder, tmp_path / "run", Quiet(), resume=True)
