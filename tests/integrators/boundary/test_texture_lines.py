@@ -42,6 +42,15 @@ def test_the_filter_of_a_bitmap_is_found_out(filter_type: str, count: int) -> No
     assert len(jumping_textures(mi.load_dict({"type": "diffuse", "reflectance": texture}))) == count
 
 
+@pytest.mark.parametrize(("filter_type", "count"), [("nearest", 1), ("bilinear", 0)])
+def test_a_single_texel_that_differs_is_noticed(filter_type: str, count: int) -> None:
+    texels = np.ones((16, 16, 1), dtype=np.float32)
+    texels[5, 9] = 0
+    texture = {"type": "bitmap", "data": mi.TensorXf(texels), "raw": True, "filter_type": filter_type}
+    mask = mi.load_dict({"type": "mask", "opacity": texture, "bsdf": {"type": "diffuse"}})
+    assert len(jumping_textures(mask)) == count
+
+
 def test_texels_that_end_at_a_diagonal_make_it_a_candidate() -> None:
     """A line along an edge of the mesh is left to that edge, which then counts although the faces lie in one plane."""
     checks = {"type": "diffuse", "reflectance": {"type": "checkerboard"}}
