@@ -71,4 +71,5 @@ class Frames:
             world = mi.Point3f(mi.Transform4f(to_world) @ mi.Point3f(local))
             p = mi.Point3f(dr.select(here, mi.Vector3f(world), mi.Vector3f(p)))
         gap = mi.Float(1e-4 * self.z)
-        return CurvePoint(p, tangent, inner, mi.Bool(active), mi.Bool(False), gap, mi.Bool(False))
+        none = mi.Vector3f(0)
+        return CurvePoint(p, tangent, inner, mi.Bool(active), mi.Bool(False), gap, mi.Bool(False), none, none)

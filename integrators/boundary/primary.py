@@ -55,19 +55,22 @@ def visible(scene: mi.Scene, ray: mi.Ray3f, p: mi.Point3f, exact: mi.Bool | bool
 
 @dataclass
 class Beside:
-    """Rays that pass silhouettes on the side away from the occluder.
+    """Rays to both sides of a curve; those that pass silhouettes on the side away from the occluder begin there.
 
     Attributes:
         exact: (N,) whether there is one; else the side is seen by a camera ray at a distance of ε.
         far_side: (N,) whether it is the side towards which the film normal points.
         start: (N,) point just beside the silhouette.
         d: (N,) direction away from the camera.
+        low, high: (N,) from the curve to where camera rays see its sides, in pixels.
     """
 
     exact: mi.Bool
     far_side: mi.Bool
     start: mi.Point3f
     d: mi.Vector3f
+    low: mi.Vector2f
+    high: mi.Vector2f
 
 
 def transparent(scene: mi.Scene) -> bool:
@@ -225,14 +228,13 @@ def primary_term(
         # The side of a silhouette away from the occluder: the ray that passes just beside it
         start = mi.Point3f(dr.select(exact, mi.Vector3f(point.beside(outward)), mi.Vector3f(p)))
         side = dr.dot(normal, camera.project_tangent(p, outward, aperture))
-        beside = Beside(exact, side > 0, start, mi.Vector3f(dr.detach(ray.d)))
+        low, high = point.sides(normal, side_distance(film), lambda v: camera.project_tangent(p, v, aperture))
+        beside = Beside(exact, side > 0, start, mi.Vector3f(dr.detach(ray.d)), low, high)
         if not see_through:
             active &= visible(scene, mi.Ray3f(ray), start, exact, active)
         weight = dr.select(active, dr.rcp(probability * numbers.density), 0)
-        dr.eval(u, normal, perp, weight, active, numbers.cell, beside)
-        jump, alpha, wavelengths = radiance_jump(
-            integrator, scene, camera, film, u, normal, aperture, beside, random, active
-        )
+        dr.eval(u, perp, weight, active, numbers.cell, beside)
+        jump, alpha, wavelengths = radiance_jump(integrator, scene, camera, u, aperture, beside, random, active)
         return Contribution(u, motion, jump, weight, dr.norm(perp), alpha, wavelengths)
 
     with dr.suspend_grad():
@@ -246,15 +248,13 @@ def radiance_jump(
     integrator: Any,
     scene: mi.Scene,
     camera: FilmMap,
-    film: FilmSplat,
     u: mi.Point2f,
-    normal: mi.Vector2f,
     aperture: mi.Point2f | None,
     beside: Beside,
     random: Stream,
     active: mi.Bool,
 ) -> tuple[mi.Spectrum, mi.Float, Any]:
-    """L(u − εn) − L(u + εn) including the sensor's weight, the same for alpha, and the wavelengths.
+    """L on the low side less L on the high side, including the sensor's weight; the same for alpha; the wavelengths.
 
     On the outer side of a silhouette the ray starts beside it: a camera ray at a distance of ε could miss a layer of
     the occluder close behind, which has a silhouette of its own. Both sides are lanes 2i and 2i + 1 of one launch: one
@@ -263,14 +263,12 @@ def radiance_jump(
     count = dr.width(u)
     lane = dr.arange(mi.UInt32, 2 * count)
     pair, far_side = lane >> 1, (lane & 1) == 1
-    ε = side_distance(film)
     at = dr.gather(mi.Point2f, u, pair)
-    n = dr.gather(mi.Vector2f, normal, pair)
     lens = None if aperture is None else dr.gather(mi.Point2f, aperture, pair)
     both = dr.gather(mi.Bool, active, pair)
-    ray, weight = camera.ray(mi.Point2f(at + dr.select(far_side, ε, -ε) * n), lens)
-    onward = mi.RayDifferential3f(dr.detach(ray))
     outer = dr.gather(Beside, beside, pair)
+    ray, weight = camera.ray(mi.Point2f(at + dr.select(far_side, outer.high, outer.low)), lens)
+    onward = mi.RayDifferential3f(dr.detach(ray))
     from_curve = outer.exact & (outer.far_side == far_side)
     onward.o = mi.Point3f(dr.select(from_curve, mi.Vector3f(outer.start), mi.Vector3f(onward.o)))
     onward.d = dr.select(from_curve, outer.d, onward.d)

@@ -9,6 +9,7 @@ it at the moment (E2); so the attached point of a sphere is simply that material
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,9 @@ FLAT = 1e-5
 #: finely tessellated smooth surface, folds as shallow as 1e-5 of its size hide many edges from the light.
 GAP, GAP_SMOOTH = 1.5e-6, 1e-4
 
+#: How far from a crease towards the opposite vertex one looks: in parts of that way, and in ε.
+INSIDE, INSIDE_SIDES = 0.25, 4
+
 
 @dataclass
 class CurvePoint:
@@ -43,6 +47,7 @@ class CurvePoint:
         crease: both faces are on different sides, and shading may jump.
         gap: distance at which a ray passes beside the curve.
         tube: it belongs to a hair-like curve, which rays that start inside do not hit.
+        into0, into1: vectors from p to the vertices of the faces of an edge that are not on it, detached; 0 elsewhere.
     """
 
     p: mi.Point3f
@@ -52,6 +57,8 @@ class CurvePoint:
     crease: mi.Bool
     gap: mi.Float
     tube: mi.Bool
+    into0: mi.Vector3f
+    into1: mi.Vector3f
 
     def outward(self, d: mi.Vector3f) -> mi.Vector3f:
         """Unit normal of the plane through the tangent and d, pointing away from the occluder."""
@@ -61,6 +68,24 @@ class CurvePoint:
     def beside(self, outward: mi.Vector3f) -> mi.Point3f:
         """The point just clear of the occluder, detached."""
         return mi.Point3f(dr.detach(mi.Point3f(self.p)) + outward * self.gap)
+
+    def sides(
+        self, normal: mi.Vector2f, ε: mi.Float, project: Callable[[mi.Vector3f], mi.Vector2f]
+    ) -> tuple[mi.Vector2f, mi.Vector2f]:
+        """Where to look from the projected point to see either side: against `normal`, and along it.
+
+        At a distance of ε; of a crease within its two faces, which can be thinner than ε where they are seen edge-on.
+
+        Args:
+            normal: unit normal of the projected curve.
+            project: the change of the projected point for a displacement of p.
+        """
+        a, b = project(self.into0), project(self.into1)
+        along = dr.dot(normal, a) > 0
+        low, high = dr.select(along, b, a), dr.select(along, a, b)
+        inside = lambda v: v * dr.minimum(INSIDE, INSIDE_SIDES * ε / dr.norm(v))
+        faces = self.crease & (dr.dot(normal, low) < 0) & (dr.dot(normal, high) > 0)
+        return dr.select(faces, inside(low), -ε * normal), dr.select(faces, inside(high), ε * normal)
 
 
 def pick(choice: mi.Bool, a: CurvePoint, b: CurvePoint) -> CurvePoint:
@@ -74,6 +99,8 @@ def pick(choice: mi.Bool, a: CurvePoint, b: CurvePoint) -> CurvePoint:
         either(a.crease, b.crease),
         either(a.gap, b.gap),
         either(a.tube, b.tube),
+        either(a.into0, b.into0),
+        either(a.into1, b.into1),
     )
 
 
@@ -288,7 +315,8 @@ class Silhouettes:
         a, b = self.topology.lines.ends(self.positions, index, active)
         e = dr.detach(mi.Vector3f(b - a))
         p = mi.Point3f(a + dr.detach(t) * (b - a))
-        return CurvePoint(p, e, mi.Vector3f(0), mi.Bool(False), active, mi.Float(0), mi.Bool(False))
+        none = mi.Vector3f(0)
+        return CurvePoint(p, e, none, mi.Bool(False), active, mi.Float(0), mi.Bool(False), none, none)
 
     @staticmethod
     def lune(e: mi.Vector3f, c0: mi.Vector3f, c1: mi.Vector3f, flags: mi.UInt32) -> tuple[mi.Float, mi.Vector3f]:
@@ -351,7 +379,8 @@ class Silhouettes:
             c1 = mi.Vector3f(self.vertex(at(topology.opposite_other), active) - a)
             silhouette, crease = classify(view.toward(a), e, c0, c1, flags)
             gap = GAP * dr.maximum(dr.norm(a), dr.norm(b)) + 0.1 * GAP * dr.norm(e)
-        return CurvePoint(p, e, c0, silhouette & active, crease & active, gap, mi.Bool(False))
+            into0, into1 = mi.Vector3f(c0 - t * e), mi.Vector3f(c1 - t * e)
+        return CurvePoint(p, e, c0, silhouette & active, crease & active, gap, mi.Bool(False), into0, into1)
 
     def _on_smooth(self, index: mi.UInt32, t: mi.Float, view: View, active: mi.Bool) -> CurvePoint:
         assert self.smooth is not None
@@ -360,4 +389,5 @@ class Silhouettes:
             radius = dr.gather(mi.Float, self.smooth.bounds()[1], index, active)
             gap = GAP * dr.norm(dr.detach(p)) + GAP_SMOOTH * radius
             tube = index >= (self.quadrics.size if self.quadrics else 0)
-        return CurvePoint(p, tangent, inner, valid & active, mi.Bool(False), gap, mi.Bool(tube))
+        none = mi.Vector3f(0)
+        return CurvePoint(p, tangent, inner, valid & active, mi.Bool(False), gap, mi.Bool(tube), none, none)

@@ -227,8 +227,10 @@ def specular_term(
             )
             active &= ~scene.ray_test(hidden, active)
         weight = dr.select(active, dr.rcp(probability * numbers.density), 0)
-        dr.eval(u, normal, weight, active, start, d, exact, stretch, numbers.cell)
-        jump, wavelengths = _jump(integrator, view, film, chain, u, normal, lens, start, d, exact, random, active)
+        move = lambda v: aim.solve(-mi.Vector3f(v - d * dr.dot(d, v)))
+        sides = point.sides(normal, side_distance(film), move)
+        dr.eval(u, sides, weight, active, start, d, exact, stretch, numbers.cell)
+        jump, wavelengths = _jump(integrator, view, chain, u, sides, lens, start, d, exact, random, active)
         return Contribution(u, motion, jump, weight, stretch * size, None, wavelengths, tangent)
 
     with dr.suspend_grad():
@@ -242,10 +244,9 @@ def specular_term(
 def _jump(
     integrator: Any,
     view: ChainView,
-    film: FilmSplat,
     chain: mi.UInt32,
     u: mi.Point2f,
-    normal: mi.Vector2f,
+    sides: tuple[mi.Vector2f, mi.Vector2f],
     lens: mi.Point2f | None,
     start: mi.Point3f,
     d: mi.Vector3f,
@@ -253,14 +254,13 @@ def _jump(
     random: Any,
     active: mi.Bool,
 ) -> tuple[mi.Spectrum, Any]:
-    """L(u − εn) − L(u + εn) through the chain; lanes 2i and 2i + 1 of one launch, with equal random numbers."""
+    """L on the low side less L on the high side, through the chain; both in one launch, with equal random numbers."""
     count = dr.width(u)
     lane = dr.arange(mi.UInt32, 2 * count)
     pair, outer = lane >> 1, (lane & 1) == 1
     pick = lambda value: dr.gather(type(value), value, pair)
-    ε = side_distance(film)
     chain, both = pick(chain), pick(active)
-    at = mi.Point2f(pick(u) + dr.select(outer, ε, -ε) * pick(normal))
+    at = mi.Point2f(pick(u) + dr.select(outer, pick(sides[1]), pick(sides[0])))
     ray, W, fits = view.ray(chain, at, None if lens is None else pick(lens), both)
     beside = outer & pick(exact)
     onward = mi.RayDifferential3f(ray)
