@@ -49,15 +49,20 @@ def near_end(
     size: mi.Float,
     active: mi.Bool,
     attach: bool,
+    standing: bool,
 ) -> tuple[mi.Point3f, mi.Vector3f, mi.SurfaceInteraction3f, mi.Point3f]:
     """x_S: what the line through a curve point hits in direction −ω.
+
+    Args:
+        standing: whether what the occluder stands on counts as seen beside it. Where it hides a point of the floor from
+            x_S and from a light at once, one of the two terms must have it.
 
     Returns:
         The start of the line, just clear of the occluder; the outward normal n; x_S detached, ready for a walk; and x_S
         attached to its surface.
     """
     outward = point.outward(ω)
-    start = point.beside(outward)
+    start = point.beside(outward, -ω if standing else None)
     ray = mi.Ray3f(start, -ω)
     hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
     si = hit.compute_surface_interaction(ray, mi.RayFlags.All, active)
@@ -117,7 +122,7 @@ def indirect_shadow_term(
         active &= point.silhouette & (y.density > 0)
         p_B, p_y = dr.detach(mi.Point3f(point.p)), dr.detach(mi.Point3f(y.p))
         ω = dr.select(y.far, mi.Vector3f(p_y), dr.normalize(mi.Vector3f(p_y - p_B)))
-        start, outward, si, near = near_end(scene, curves, point, ω, size, active, attach)
+        start, outward, si, near = near_end(scene, curves, point, ω, size, active, attach, standing=False)
         active &= si.is_valid()
         at_B = dr.zeros(mi.SurfaceInteraction3f, dr.width(active))
         at_B.p = start
@@ -182,7 +187,7 @@ def indirect_term(
         with dr.resume_grad(when=attach):
             point = curves.sample(index, t, View(mi.Point3f(ω), mi.Bool(True)))
         active &= point.silhouette & (density > 0)
-        start, outward, si, near = near_end(scene, curves, point, ω, size, active, attach)
+        start, outward, si, near = near_end(scene, curves, point, ω, size, active, attach, standing=True)
         active &= si.is_valid()
         ray = mi.Ray3f(start, ω)
         hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)

@@ -226,10 +226,11 @@ def primary_term(
         active &= dr.isfinite(normal.x) & dr.isfinite(normal.y)
         exact = mi.Bool(False) if see_through else point.silhouette & ~point.tube
         # The side of a silhouette away from the occluder: the ray that passes just beside it
-        start = mi.Point3f(dr.select(exact, mi.Vector3f(point.beside(outward)), mi.Vector3f(p)))
+        d = mi.Vector3f(dr.detach(ray.d))
+        start = mi.Point3f(dr.select(exact, mi.Vector3f(point.beside(outward, -d)), mi.Vector3f(p)))
         side = dr.dot(normal, camera.project_tangent(p, outward, aperture))
         low, high = point.sides(normal, side_distance(film), lambda v: camera.project_tangent(p, v, aperture))
-        beside = Beside(exact, side > 0, start, mi.Vector3f(dr.detach(ray.d)), low, high)
+        beside = Beside(exact, side > 0, start, d, low, high)
         if not see_through:
             active &= visible(scene, mi.Ray3f(ray), start, exact, active)
         weight = dr.select(active, dr.rcp(probability * numbers.density), 0)

@@ -31,6 +31,9 @@ FLAT = 1e-5
 #: finely tessellated smooth surface, folds as shallow as 1e-5 of its size hide many edges from the light.
 GAP, GAP_SMOOTH = 1.5e-6, 1e-4
 
+#: How far in front of a silhouette a ray begins, in gaps: an edge on a floor that is seen at more than 2 degrees is above it.
+CONTACT = 30
+
 #: How far from a crease towards the opposite vertex one looks: in parts of that way, and in ε.
 INSIDE, INSIDE_SIDES = 0.25, 4
 
@@ -65,9 +68,14 @@ class CurvePoint:
         n = dr.normalize(dr.cross(self.tangent, d))
         return mi.Vector3f(dr.mulsign(n, -dr.dot(n, self.inner)))
 
-    def beside(self, outward: mi.Vector3f) -> mi.Point3f:
-        """The point just clear of the occluder, detached."""
-        return mi.Point3f(dr.detach(mi.Point3f(self.p)) + outward * self.gap)
+    def beside(self, outward: mi.Vector3f, back: mi.Vector3f | None = None) -> mi.Point3f:
+        """The point just clear of the occluder, detached.
+
+        Args:
+            back: unit vector towards the viewpoint; with it the point is also in front of what the occluder stands on.
+        """
+        p = dr.detach(mi.Point3f(self.p)) + outward * self.gap
+        return mi.Point3f(p if back is None else p + back * (CONTACT * self.gap))
 
     def sides(
         self, normal: mi.Vector2f, ε: mi.Float, project: Callable[[mi.Vector3f], mi.Vector2f]

@@ -217,7 +217,7 @@ def specular_term(
             motion, tangent = segment(index, t, chain, u, lens, aim, outward, stretch, active)
         exact = mi.Bool(False) if see_through else point.silhouette & ~point.tube
         start = mi.Point3f(
-            dr.select(exact, mi.Vector3f(point.beside(outward)), mi.Vector3f(dr.detach(mi.Point3f(point.p))))
+            dr.select(exact, mi.Vector3f(point.beside(outward, -d)), mi.Vector3f(dr.detach(mi.Point3f(point.p))))
         )
         if not see_through:
             back = mi.Vector3f(o - start)
