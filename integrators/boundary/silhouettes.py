@@ -31,7 +31,7 @@ FLAT = 1e-5
 #: finely tessellated smooth surface, folds as shallow as 1e-5 of its size hide many edges from the light.
 GAP, GAP_SMOOTH = 1.5e-6, 1e-4
 
-#: How far in front of a silhouette a ray begins, in gaps: above the floor on which an edge lies, seen at 2 degrees or more.
+#: How far in front of a silhouette a ray begins, in gaps: above the floor that it lies on, seen at 2 degrees or more.
 CONTACT = 30
 
 #: How far from a crease towards the opposite vertex one looks: in parts of that way, and in ε.
