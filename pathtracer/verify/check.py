@@ -49,6 +49,8 @@ class Gradient:
         self.spp = 0
         self.images: np.ndarray | None = None  # (replicates, H, W, C)
         self.backward: np.ndarray | None = None  # (replicates,)
+        #: seconds of the last `grow`, had every pass taken as long as the last of its kind: without compilation
+        self.steady = 0.0
         self._round = 0
 
     def limit(self, spp: int, seconds: float) -> None:
@@ -68,18 +70,25 @@ class Gradient:
 
         self._round += 1
         seeds = pass_seeds(self.seed + 104729 * self._round, 2 * self.replicates)
-        images = np.stack([_mean_of_passes(self.forward, spp, s, self._pixels) for s in seeds[: self.replicates]])
+        stack = []
+        for s in seeds[: self.replicates]:
+            start = time.monotonic()
+            stack.append(_mean_of_passes(self.forward, spp, s, self._pixels))
+            last = time.monotonic() - start
+        images = np.stack(stack)
         self.images = images if self.images is None else (self.spp * self.images + spp * images) / (self.spp + spp)
         if adjoint is not None:
-            values = np.stack(
-                [
-                    _mean_of_passes(lambda n, s: self.backward_gradient(adjoint, n, s), spp, seed, self._pixels)
-                    for seed in seeds[self.replicates :]
-                ]
-            )
+            numbers = []
+            for s in seeds[self.replicates :]:
+                start = time.monotonic()
+                backward = lambda n, s: self.backward_gradient(adjoint, n, s)
+                numbers.append(_mean_of_passes(backward, spp, s, self._pixels))
+            last += time.monotonic() - start
+            values = np.stack(numbers)
             old = self.backward
             self.backward = values if old is None else (self.spp * old + spp * values) / (self.spp + spp)
         self.spp += spp
+        self.steady = self.replicates * last
 
     @property
     def _pixels(self) -> int:
@@ -190,7 +199,8 @@ def compare(
             if failed and (failed_before or not np.any(gradient.images)):
                 break
             now = time.monotonic()
-            if look + 1 == settings.looks or (now - start) + 2 * (now - look_start) > settings.budget:
+            lasted = gradient.steady if look == 0 else now - look_start
+            if look + 1 == settings.looks or (now - start) + 2 * lasted > settings.budget:
                 break
             grow_gradient, grow_reference = True, True
             if not failed:
