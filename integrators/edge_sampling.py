@@ -4,7 +4,7 @@
          + primary    silhouettes, creases and rims on the film                               (E4)
          + specular   the same in perfect mirrors and through smooth glass                    (E12)
          + shadow     edges of shadows on receivers that the camera sees, as curves on the film (E7)
-         + indirect   segments between surfaces further along the path                         (E8)
+         + indirect   segments between surfaces further along the path                   (E8, E8b)
 
 Each term covers the discontinuities of one kind of path segment, so nothing is counted twice: the camera segment; the
 segment from a directly seen receiver to a light; every other segment. Boundary and interior use one parametrisation:
@@ -41,6 +41,7 @@ from .boundary.indirect import indirect_shadow_term, indirect_term
 from .boundary.lights import AREA, SKY, Lights, LightTables, light_key, scene_extent
 from .boundary.limits import Limit, boundary_limits
 from .boundary.primary import WORTH_GUIDING, primary_term, transparent
+from .boundary.receivers import receiver_term
 from .boundary.shadow import shadow_term
 from .boundary.silhouettes import Silhouettes, scene_key
 from .boundary.sky import sky_term
@@ -61,8 +62,8 @@ class EdgeSampling(PathReplay):
     0 takes the `spp` of the call:
         primary_spp: for what the camera sees directly.
         shadow_spp: for shadow edges on receivers that the camera sees; of lights, and as many again of the sky.
-        indirect_spp: for visibility further along the path, for each of its two ways of sampling.
-        guiding: whether what earlier samples of the first two found directs the next (default true): from call to call,
+        indirect_spp: for visibility further along the path, for each of its three ways of sampling.
+        guiding: whether what earlier samples found directs the next, where that pays (default true): from call to call,
             in the first by a pilot with an eighth of the samples.
         primary, shadow, indirect: whether the term is estimated at all (default true).
         split: "equal" gives every term without samples of its own as many as the call says; "auto" lets `balance`,
@@ -160,6 +161,8 @@ class EdgeSampling(PathReplay):
             elements["sky"] = (size, True)
         if size + topology.lines.size >= WORTH_GUIDING:
             elements["primary"] = (size + topology.lines.size, False)
+        if self.indirect and self.max_depth >= 3:
+            elements["receivers"] = (size, True)
         if self._chains is not None and self._chains.size:
             elements["specular"] = (self._chains.padded * size, False)
         for name, (count, further) in elements.items():
@@ -194,6 +197,7 @@ class EdgeSampling(PathReplay):
         if self.indirect and self.max_depth >= 3:
             terms.append(("indirect shadow", self._boundary(self._indirect_shadow), self.indirect_spp))
             terms.append(("indirect", self._boundary(self._indirect), self.indirect_spp))
+            terms.append(("receivers", self._boundary(self._receivers), self.indirect_spp))
         return terms
 
     def balance(
@@ -284,6 +288,10 @@ class EdgeSampling(PathReplay):
 
     def _indirect(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
         return indirect_term(self, mode, scene, curves, self._extent, sensor, _mix(seed, 4), *rest)
+
+    def _receivers(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
+        lights = Lights(scene, self._extent, self._lights)
+        return receiver_term(self, mode, scene, curves, lights, sensor, _mix(seed, 7), *rest)
 
 
 def _mix(seed: Any, term: int) -> mi.UInt32:

@@ -40,6 +40,30 @@ from .shadow import ShadowCurves
 from .silhouettes import CurvePoint, Silhouettes
 from .view import View
 
+#: Distance of a receiver from a curve at which `receivers.py` takes half of the integral, in extents of the scene.
+SHARED_AT = 0.03
+
+
+#: Solid angle of a lamp of which (E8b) takes half.
+LAMP_SHARED_AT = 0.05
+
+
+def far_share(r: mi.Float, size: mi.Float) -> mi.Float:
+    """Which part of the light at distance r behind a curve is left to (E8b)."""
+    return mi.Float(dr.square(r) / (dr.square(r) + dr.square(SHARED_AT * size)))
+
+
+def lamp_share(x: mi.Point3f, y: mi.Point3f, n: mi.Normal3f, area: mi.Float) -> mi.Float:
+    """Which part of that is left to (E8b) of the point y, with normal n, of a lamp: much if lamps look large from x.
+
+    Args:
+        area: of lamps, one for all: both terms have to agree on it.
+    """
+    to_y = mi.Vector3f(y - x)
+    distance = dr.norm(to_y)
+    angle = area * dr.abs_dot(n, to_y / distance) / dr.square(distance)
+    return mi.Float(dr.detach(angle / (angle + LAMP_SHARED_AT)))
+
 
 def near_end(
     scene: mi.Scene,
@@ -136,11 +160,15 @@ def indirect_shadow_term(
         with dr.resume_grad(when=attach):
             motion = segment_motion(camera, point, outward, near, si.n, y.p, y.far, link)
         value = link.weight * L * dr.norm(dr.cross(point.tangent, ω))
-        weight = dr.select(active, -dr.rcp(probability * numbers.density), 0)
+        lamp = ~y.far & ~y.delta
+        theirs = far_share(dr.norm(p_B - si.p), size)
+        theirs *= dr.select(lamp, lamp_share(si.p, p_y, y.record.n, area), 1)
+        share = dr.select(y.delta, 1, 1 - theirs)
+        weight = dr.select(active, -share * dr.rcp(probability * numbers.density), 0)
         return Contribution(link.u, motion, value, weight)
 
     with dr.suspend_grad():
-        size = lights.extent
+        size, area = lights.extent, lights.lamp_area()
         where = ShadowCurves(curves, lights)
         return estimate(evaluate, mode, film, seed, film.pixels * spp, where.choice, lights.extended, None, grad_in)
 
@@ -200,7 +228,8 @@ def indirect_term(
         with dr.resume_grad(when=attach):
             far = curves.follow(hit, seen.p, active)
             motion = segment_motion(camera, point, outward, near, si.n, far, mi.Bool(False), link)
-        weight = dr.select(active, -dr.rcp(probability * density * numbers.density), 0)
+        share = 1 - far_share(dr.norm(dr.detach(mi.Vector3f(point.p)) - mi.Vector3f(si.p)), size)
+        weight = dr.select(active, -share * dr.rcp(probability * density * numbers.density), 0)
         dr.eval(ray, random, link, active, weight, seen, numbers.cell)
         L, _ = integrator.radiance(scene, random, mi.RayDifferential3f(ray), link.bounces + 1, active)
         L -= seen.emitter(scene, active).eval(seen, active)

@@ -131,6 +131,13 @@ class Lights:
         parts = [[p[i] for p in positions] for i in range(3)]
         self.p = mi.Point3f(*(part[0] if self.size == 1 else dr.concat(part) for part in parts))
 
+    def lamp_area(self) -> mi.Float:
+        """The mean area of the area lights, detached; zero without any."""
+        with dr.suspend_grad():
+            lamps = [shape for shape, kind in zip(self.shapes, self.kinds, strict=True) if kind == AREA]
+            areas = [dr.rcp(shape.sample_position(0, mi.Point2f(0.5)).pdf) for shape in lamps]
+            return dr.detach(sum(areas, mi.Float(0)) / max(len(areas), 1))
+
     def viewpoint(self, number: int) -> tuple[View, mi.Float | None] | None:
         """A representative viewpoint of a light and the radius in which its points lie; None for an environment.
 
