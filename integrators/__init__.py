@@ -112,9 +112,11 @@ _ROWS = (
 ESTIMATORS: dict[str, Estimator] = {row.name: row for row in _ROWS}
 
 _hooked = False
+_registered: str | None = None
 
 
 def _register_current(_old: str | None = None, _new: str | None = None) -> None:
+    global _registered
     import mitsuba as mi
 
     variant = mi.variant()
@@ -131,6 +133,7 @@ def _register_current(_old: str | None = None, _new: str | None = None) -> None:
     for row in _ROWS:
         module, cls = row.factory.split(":")
         mi.register_integrator(row.name, getattr(sys.modules[module], cls))
+    _registered = variant
 
 
 _VARIANT_FREE = {"integrators.errors"}
@@ -144,4 +147,5 @@ def register() -> None:
     if not _hooked:
         mi.detail.add_variant_callback(_register_current)
         _hooked = True
-    _register_current()
+    if mi.variant() != _registered:
+        _register_current()
