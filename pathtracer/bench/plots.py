@@ -73,8 +73,9 @@ def error_over_time(path: Path) -> Any:
         axis.grid(alpha=0.25)
     for axis in list(axes.flat)[len(subjects) :]:
         axis.set_visible(False)
-    for axis in axes[-1]:
+    for axis in list(axes.flat)[max(len(subjects) - columns, 0) : len(subjects)]:  # nothing below
         axis.set_xlabel("CPU seconds per gradient image")
+        axis.tick_params(labelbottom=True)
     for axis in axes[:, 0]:
         axis.set_ylabel("relative squared error")
     figure.legend(seen.values(), seen.keys(), loc="outside lower center", ncols=min(4, len(seen)), fontsize=8)
@@ -92,7 +93,7 @@ def pictures(path: Path, images: Path) -> Any:
     figure, axes = _figure(
         len(subjects), len(names) + 1, squeeze=False, figsize=(1.45 * (len(names) + 1), 1.75 * len(subjects) + 0.6)
     )
-    for line, subject in zip(axes, subjects, strict=True):
+    for number, (line, subject) in enumerate(zip(axes, subjects, strict=True)):
         truth = arrays[f"{subject}|reference"].mean(-1)
         scale = float(np.percentile(np.abs(truth[truth != 0]), 99)) if np.any(truth) else 1.0
         for axis, name in zip(line, ["reference", *names], strict=True):
@@ -104,11 +105,11 @@ def pictures(path: Path, images: Path) -> Any:
                 axis.imshow(image.mean(-1), cmap="RdBu_r", vmin=-scale, vmax=scale, interpolation="nearest")
             else:
                 axis.set_facecolor("#eeeeee")
-                word = "" if row is None else "refuses" if row.get("refused") else "fails"
+                word = "not run" if row is None else "refuses" if row.get("refused") else "fails"
                 axis.text(0.5, 0.5, word, ha="center", va="center", transform=axis.transAxes, fontsize=8)
             if row is not None and row.get("mse"):
                 axis.set_xlabel(f"error {row['mse']:.2g}\n{row['time']:.2f} s", fontsize=7)
-            if line is axes[0]:
+            if number == 0:
                 axis.set_title(label(name).replace(", ", ",\n"), fontsize=7)
         line[0].set_ylabel(subject.replace("-", "-\n", 1), fontsize=7)
     figure.suptitle(
@@ -233,7 +234,7 @@ def scaling_curves(path: Path) -> Any:
     """Time and memory over size, a column for each axis."""
     rows = [r for r in read_result(path)["rows"] if "failure" not in r]
     figure, axes = _figure(2, len(rows), squeeze=False, figsize=(2.6 * len(rows), 5), sharey="row")
-    for column, r in zip(axes.T, rows, strict=True):
+    for number, (column, r) in enumerate(zip(axes.T, rows, strict=True)):
         sizes = np.array(r["sizes"], dtype=float)
         for axis, key, unit in (
             (column[0], "cpu", "CPU seconds per gradient"),
@@ -244,9 +245,11 @@ def scaling_curves(path: Path) -> Any:
             linear = values[-1] * sizes / sizes[-1]
             axis.plot(sizes, linear, color="#999999", linestyle=":", linewidth=1)
             axis.set(xscale="log", yscale="log")
+            axis.set_xticks(sizes, [f"{int(size):,}".replace(",", " ") for size in sizes], fontsize=8)
+            axis.set_xticks([], minor=True)
             axis.text(0.05, 0.93, f"power {r[f'exponent_{key}']:.2f}", transform=axis.transAxes, fontsize=8, va="top")
             axis.grid(alpha=0.25)
-            if column is axes.T[0]:
+            if number == 0:
                 axis.set_ylabel(unit)
         column[0].set_title(f"{r['subject']}\n({r['estimator']})", fontsize=9)
         column[1].set_xlabel(r["subject"])
