@@ -1,4 +1,4 @@
-"""`pathtracer validate`: every check of the loader, no render."""
+"""`pathtracer validate`: every check of the loader, of a scene or of a job with its pictures; no render."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from . import common
     epilog=common.epilog(
         "pathtracer validate cornell-box",
         "pathtracer validate scene.xml -D res=512 --allow-outside",
-        "pathtracer validate scene.xml --json",
+        "pathtracer validate job.toml --json",
     )
 )
 @click.argument("scene", type=common.SCENE)
@@ -24,9 +24,12 @@ def command(session: common.Session, scene: Path) -> int:
     """Check SCENE and all files that it names, and list everything that is wrong with it.
 
     Looks at the XML and its includes, plugins, properties, numbers, films, textures and their texels, meshes and their
-    indices. Exits with 3 when the scene cannot be used.
+    indices. Exits with 3 when the scene cannot be used. Of a job file (.toml) its keys, scene, pictures, parameters and
+    solver are checked, up to the first fault.
     """
     session.activate()
+    if scene.suffix == ".toml":
+        return _check_job(session, scene)
     session.check_defines()
     from pathtracer.errors import InputError, PathtracerError
     from pathtracer.scenes.scene import build, inspect_scene
@@ -52,3 +55,27 @@ def command(session: common.Session, scene: Path) -> int:
     )
     session.emit({"scene": scene, "sound": not errors, "errors": [str(e) for e in errors], "contents": facts}, verdict)
     return 3 if errors else 0
+
+
+def _check_job(session: common.Session, path: Path) -> int:
+    """Everything that `estimate` does before its first render; its errors are those of `estimate`."""
+    from pathtracer.inverse.job import read_job
+    from pathtracer.inverse.setup import build_estimation, build_problem
+
+    job = read_job(path)
+    problem, notes = build_problem(job, path.resolve().parent)
+    for text in notes:
+        session.warn(text)
+    estimation = build_estimation(job, problem)
+    contents = {
+        "views": len(problem.views),
+        "parameters": [name for unknown in problem.unknowns for name in unknown.keys],
+        "numbers": problem.start.size,
+        "solver": estimation.choice,
+    }
+    verdict = (
+        f"{path}: sound ({contents['views']} views, {len(problem.unknowns)} unknowns of {problem.start.size} numbers; "
+        f"{estimation.choice})"
+    )
+    session.emit({"job": path, "sound": True, "contents": contents}, verdict)
+    return 0

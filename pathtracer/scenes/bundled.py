@@ -103,14 +103,22 @@ def find(name: str) -> Bundled:
 
 
 def resolve_scene(text: str) -> Path:
-    """The scene file of the example called `text`, unless something lies at that path or it looks like a path."""
+    """The scene file of the example called `text`, unless something lies at that path or it looks like a path.
+
+    Raises:
+        InputError: neither a path nor the name of an example, with the nearest names.
+    """
     path = Path(text)
     if path.exists() or path.suffix or len(path.parts) != 1:
         return path
-    for example in bundled():
-        if example.name == text and example.scene.is_file():
-            return example.scene
-    return path
+    scenes = {example.name: example.scene for example in bundled() if example.scene.is_file()}
+    if text not in scenes:
+        raise InputError(
+            "there is no such scene file, and no bundled scene of that name",
+            where=text,
+            nearest=nearest_names(text, scenes),
+        )
+    return scenes[text]
 
 
 def copy(name: str, destination: Path, force: bool = False) -> list[Path]:

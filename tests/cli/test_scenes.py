@@ -100,3 +100,22 @@ def test_an_installation_finds_the_scenes_inside_the_package(monkeypatch: pytest
         bundled.root()
     (tmp_path / "site-packages" / "pathtracer" / "_scenes").mkdir(parents=True)
     assert bundled.root().name == "_scenes"
+
+
+def test_a_job_is_validated_with_its_scene_pictures_and_unknowns(repository: Path, tmp_path: Path, capfd) -> None:
+    job = repository / "scenes" / "cornell-box" / "job.toml"
+    assert main(["validate", str(job)]) == 0
+    assert "sound (1 views, 4 unknowns of 12 numbers" in capfd.readouterr().out
+    scene = repository / "scenes" / "cornell-box"
+    wrong = tmp_path / "job.toml"
+    text = job.read_text().replace('"red.', '"rad.')
+    for name in ("scene.xml", "reference.exr"):
+        text = text.replace(f'"{name}"', f'"{(scene / name).as_posix()}"')
+    wrong.write_text(text)
+    assert main(["validate", str(wrong)]) == 2
+    assert "did you mean 'red.reflectance.value'" in capfd.readouterr().err
+
+
+def test_a_scene_that_is_no_file_gets_the_nearest_bundled_name(capfd) -> None:
+    assert main(["params", "cornell-boks"]) == 3
+    assert "did you mean 'cornell-box'" in capfd.readouterr().err
