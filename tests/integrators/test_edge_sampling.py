@@ -268,7 +268,8 @@ def test_light_that_only_bounces_reveals_the_shadow_of_an_unseen_occluder() -> N
     scene["wall"] = {"type": "rectangle", "to_world": to_world, "bsdf": diffuse(0.9, 0.8, 0.7)}
     scene["camera"]["to_world"] = look([-0.3, 0, 1.4], [-1.2, 0, 1.4], [0, 0, 1])
     subject = Subject(scene, mover("occluder", "area", "ball"))
-    assert_slope_is_one(subject.difference(3, 2e-2, 16), subject.forward(8, max_depth=3, spp=512))
+    reference = subject.difference(3, 2e-2, 16, spp=16384)
+    assert_slope_is_one(reference, subject.forward(16, max_depth=3, spp=16384))
 
 
 SENSORS: dict[str, dict[str, Any]] = {
