@@ -33,6 +33,7 @@ import numpy as np
 
 from .boundary.budget import Pilot, measure, shares
 from .boundary.chain import ChainTables
+from .boundary.crossings import crossing_term, film_cells, touching
 from .boundary.deliver import nothing
 from .boundary.device import arrays, recording, upload
 from .boundary.film import FilmSplat
@@ -53,6 +54,8 @@ from .specular_chain import purely_specular
 
 #: Kinds of arrays in a checkpoint, before the name of the term.
 _KINDS = ("share ", "mean ", "cumulative ")
+#: Samples of a term over those of the call, where they are fewer: a segment on the film that finds nothing is cheap
+_SHARES = {"crossing": 0.25}
 
 
 class EdgeSampling(PathReplay):
@@ -90,6 +93,7 @@ class EdgeSampling(PathReplay):
         self._topology: SceneTables | None = None
         self._lights: LightTables | None = None
         self._chains: ChainTables | None = None
+        self._touching = False
         self._extent = dr.opaque(mi.Float, 0)
         #: Every array of the tables: `dr.freeze` looks for the inputs of a recording among the attributes
         self._arrays: list[Any] = []
@@ -134,10 +138,15 @@ class EdgeSampling(PathReplay):
                 self._topology = topology = Silhouettes(scene, topology).topology
                 self._lights = lights = Lights(scene, self._extent, lights).tables
             self._memory, self._restored = self._restored, {}
+            self._touching = False
             self._say(boundary_limits(scene, topology.lines.skipped, self.max_depth))
+        # once bodies have touched they are watched, or a recorded step would be recorded anew whenever they part
+        self._touching |= self.primary and bool(touching(scene, camera_moves(sensor)))
         if recorded:
             self._find_chains(scene, sensor, topology)
         self._arrays = arrays([table for table in (topology, lights, self._chains) if table is not None])
+        if self._touching:  # a recording without that term has one array less
+            self._arrays.append(dr.opaque(mi.Float, 1))
         if recorded and self.guiding:
             self._remember(scene, sensor, topology, lights)
 
@@ -165,6 +174,8 @@ class EdgeSampling(PathReplay):
             elements["receivers"] = (size, True)
         if self._chains is not None and self._chains.size:
             elements["specular"] = (self._chains.padded * size, False)
+        if self._touching:
+            elements["crossing"] = (film_cells(film)[1], False)
         for name, (count, further) in elements.items():
             key = film_key(name, film)
             if count and key not in self._memory:
@@ -182,7 +193,7 @@ class EdgeSampling(PathReplay):
 
     def derivative_terms(self, params: Any) -> list[tuple[Any, int | float]]:
         """Interior and boundary terms that are on; see `ReplayIntegrator.derivative_terms`."""
-        return [(term, own or self.shares.get(name, 0)) for name, term, own in self._named_terms()]
+        return [(term, own or self.shares.get(name, _SHARES.get(name, 0))) for name, term, own in self._named_terms()]
 
     def _named_terms(self) -> list[tuple[str, Any, int]]:
         terms: list[tuple[str, Any, int]] = []
@@ -190,6 +201,7 @@ class EdgeSampling(PathReplay):
             terms.append(("interior", self.interior_term, self.interior_spp))
         if self.primary:
             terms.append(("primary", self._boundary(self._primary), self.primary_spp))
+            terms.append(("crossing", self._boundary(self._crossing), self.primary_spp))
             terms.append(("specular", self._boundary(self._specular, attached=False), self.primary_spp))
         if self.shadow and self.max_depth >= 2:
             terms.append(("shadow", self._boundary(self._shadow), self.shadow_spp))
@@ -261,6 +273,11 @@ class EdgeSampling(PathReplay):
 
     def _primary(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
         return primary_term(self, mode, scene, curves, sensor, _mix(seed, 1), *rest)
+
+    def _crossing(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
+        if not self._touching:
+            return nothing(FilmSplat(sensor), mode)
+        return crossing_term(self, mode, scene, curves, sensor, _mix(seed, 7), *rest)
 
     def _specular(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
         if not recording():

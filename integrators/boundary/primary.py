@@ -72,6 +72,12 @@ class Beside:
     low: mi.Vector2f
     high: mi.Vector2f
 
+    @classmethod
+    def neither(cls, normal: mi.Vector2f, ε: mi.Float) -> Beside:
+        """Both sides seen by camera rays, at a distance of ε."""
+        nowhere = mi.Point3f(0), mi.Vector3f(0)
+        return cls(mi.Bool(False), mi.Bool(False), *nowhere, mi.Vector2f(-ε * normal), mi.Vector2f(ε * normal))
+
 
 def transparent(scene: mi.Scene) -> bool:
     """Whether a straight line can continue through some surface (masks, null boundaries)."""

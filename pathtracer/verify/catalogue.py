@@ -335,9 +335,6 @@ EXCEPTIONS: dict[tuple[str, str], Expectation] = {
         0.265,
         "the curve where the shading normal turns away from the eye is a discontinuity without an edge",
     ),
-    ("edge_sampling", "intersecting-bodies"): Expectation(
-        frozenset({Verdict.FAIL}), -0.974, "the curve along which two bodies interpenetrate is no edge of either"
-    ),
     ("warped_area", "intersecting-bodies"): Expectation(
         frozenset({Verdict.FAIL}), -0.977, "neither body moves as the curve does along which they interpenetrate"
     ),

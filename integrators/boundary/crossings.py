@@ -1,0 +1,302 @@
+"""Boundary term of the curves along which surfaces pass through each other, as the camera sees them.
+
+Such a curve is an edge of neither surface, so it is looked for: short segments at random places of the film, in random
+directions, are traced at both ends; where those meet different surfaces, bisection finds the point u at which the
+nearer surface changes, and that is a crossing if there the tangent planes of both meet. By Crofton's formula the number
+of crossings measures the length of the curve: for segments of length ℓ, one per p(u) pixels² and uniform in direction,
+
+    ∫_Γ g dl = E[ Σ_crossings  π g / (2 ℓ p) ] ,                                                          (E13)
+
+The curve lies in both surfaces. With q_A = n_A · (x_A − x) for the material points x_A and x_B next to a curve point x,
+
+    ẋ = a q̇_A + b q̇_B ,   n_A · a = n_B · b = 1 ,   n_A · b = n_B · a = 0 ,   a, b ⟂ n_A × n_B             (E14)
+
+and (E4) holds with g = h_j ΔL n · u̇.
+
+Source: design of this project. Crofton: Santaló 1976, *Integral geometry and geometric probability*, section 3.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import drjit as dr
+import mitsuba as mi
+import numpy as np
+
+from .camera import FilmMap
+from .distribution import Discrete
+from .estimate import Contribution, estimate
+from .film import FilmSplat
+from .guiding import Numbers
+from .primary import radiance_jump, transparent
+from .silhouettes import Silhouettes
+
+#: Length of a segment in pixels, and its parts, each of which shows at most one crossing; halvings of a part until the
+#: tangent planes take over; how far outside of what is left they may meet, as a fraction of it.
+LENGTH, PARTS, HALVINGS, SLACK = 1.0, 4, 4, 0.25
+#: Distance from the curve, in pixels, at which the surfaces must go on behind each other.
+BEHIND = 0.05
+#: Bounding boxes that are closer than this fraction of their size touch.
+TOUCHING = 1e-4
+
+
+def touching(scene: mi.Scene, all_pairs: bool) -> list[tuple[mi.Shape, mi.Shape]]:
+    """Pairs of shapes that may pass through each other, or stand on each other: their bounding boxes meet.
+
+    Args:
+        all_pairs: whether pairs count of which neither moves.
+    """
+    shapes = scene.shapes()
+    boxes = [shape.bbox() for shape in shapes]
+    low = np.array([box.min for box in boxes], dtype=np.float64)
+    high = np.array([box.max for box in boxes], dtype=np.float64)
+    slack = TOUCHING * np.linalg.norm(high - low, axis=1)
+    with dr.resume_grad():
+        moves = np.array([all_pairs or shape.parameters_grad_enabled() for shape in shapes])
+    found = []
+    for i in range(len(shapes) - 1):
+        apart = np.maximum(low[i] - high[i + 1 :], low[i + 1 :] - high[i]).max(axis=1)
+        near = (apart <= slack[i] + slack[i + 1 :]) & (moves[i] | moves[i + 1 :])
+        found += [(shapes[i], shapes[i + 1 + int(j)]) for j in np.flatnonzero(near)]
+    return found
+
+
+@dataclass
+class Crossings:
+    """Points at which the nearer of two surfaces changes along a segment on the film.
+
+    Attributes:
+        u: (N,) film positions.
+        p: (N,) the points; detached.
+        near, far: (N,) what is hit on the first and on the last part of the segment.
+        p_near, p_far: (N,) where; detached.
+        n_near, n_far: (N,) normals there.
+        valid: (N,) whether there is such a point.
+        count: (N,) how many parts of the segment may have one; the point is of one of them, each as likely.
+    """
+
+    u: mi.Point2f
+    p: mi.Point3f
+    near: mi.PreliminaryIntersection3f
+    far: mi.PreliminaryIntersection3f
+    p_near: mi.Point3f
+    p_far: mi.Point3f
+    n_near: mi.Vector3f
+    n_far: mi.Vector3f
+    valid: mi.Bool
+    count: mi.UInt32
+
+
+def plane_distance(ray: mi.Ray3f, p: mi.Point3f, n: mi.Vector3f) -> mi.Float:
+    """Distance along a ray to the plane through p with normal n."""
+    return dr.dot(n, mi.Vector3f(p - ray.o)) / dr.dot(n, ray.d)
+
+
+class Probe:
+    """A camera that looks along segments on the film."""
+
+    def __init__(self, scene: mi.Scene, camera: FilmMap) -> None:
+        self.scene, self.camera = scene, camera
+
+    def ray(self, u: mi.Point2f, lens: mi.Point2f | None) -> mi.Ray3f:
+        """The detached camera ray of a film position."""
+        ray, _ = self.camera.ray(u, lens)
+        return mi.Ray3f(dr.detach(ray))
+
+    def trace(
+        self, ray: mi.Ray3f, active: mi.Bool
+    ) -> tuple[mi.PreliminaryIntersection3f, mi.Point3f, mi.Vector3f]:
+        """What a ray meets, where, and the normal there."""
+        hit = self.scene.ray_intersect_preliminary(ray, coherent=True, active=active)
+        si = hit.compute_surface_interaction(ray, mi.RayFlags.Minimal, active & hit.is_valid())
+        return hit, mi.Point3f(si.p), mi.Vector3f(si.n)
+
+    @dr.syntax
+    def changes(
+        self, start: mi.Point2f, end: mi.Point2f, lens: mi.Point2f | None, number: mi.Float, active: mi.Bool
+    ) -> tuple[mi.UInt32, mi.UInt32]:
+        """In how many parts of a segment one surface gives way to another, and one of these parts.
+
+        Args:
+            number: (N,) random number that picks it.
+        """
+        number = mi.Float(number)
+        last = self.scene.ray_intersect_preliminary(self.ray(start, lens), coherent=True, active=active)
+        before = mi.ShapePtr(last.shape)
+        seen = last.is_valid()
+        count, part, k = mi.UInt32(0), mi.UInt32(0), mi.UInt32(0)
+        while dr.hint(active & (k < PARTS), label="Segment"):
+            at = mi.Point2f(dr.lerp(start, end, mi.Float(k + 1) / PARTS))
+            hit = self.scene.ray_intersect_preliminary(self.ray(at, lens), coherent=True, active=active)
+            change = seen & hit.is_valid() & (hit.shape != before)
+            count += dr.select(change, 1, 0)
+            share = dr.rcp(mi.Float(dr.maximum(count, 1)))
+            take = change & (number < share)
+            part = dr.select(take, k, part)
+            # what is left of the number picks among the parts to come
+            number = dr.select(change, dr.select(take, number / share, (number - share) / (1 - share)), number)
+            before, seen = mi.ShapePtr(hit.shape), hit.is_valid()
+            k += 1
+        return count, part
+
+    @dr.syntax
+    def search(
+        self, start: mi.Point2f, end: mi.Point2f, lens: mi.Point2f | None, number: mi.Float, active: mi.Bool
+    ) -> Crossings:
+        """A crossing on each segment, if there is one; see `changes` for the arguments."""
+        count, part = self.changes(start, end, lens, number, active)
+        low = mi.Float(part) / PARTS
+        high = mi.Float(part + 1) / PARTS
+        valid = active & (count > 0)
+        near, p_near, n_near = self.trace(self.ray(mi.Point2f(dr.lerp(start, end, low)), lens), valid)
+        far, p_far, n_far = self.trace(self.ray(mi.Point2f(dr.lerp(start, end, high)), lens), valid)
+        valid &= near.is_valid() & far.is_valid() & (near.shape != far.shape)
+        k = mi.UInt32(0)
+        going = mi.Bool(valid)
+        while dr.hint(going, label="Bisection"):
+            s = 0.5 * (low + high)
+            ray = self.ray(mi.Point2f(dr.lerp(start, end, s)), lens)
+            hit, p, n = self.trace(ray, going)
+            as_near = hit.shape == near.shape
+            as_far = hit.shape == far.shape
+            closer = dr.abs(hit.t - plane_distance(ray, p_near, n_near)) < dr.abs(
+                hit.t - plane_distance(ray, p_far, n_far)
+            )
+            first = dr.select(as_near == as_far, closer, as_near)
+            valid &= hit.is_valid()
+            near[first] = hit
+            far[~first] = hit
+            p_near = mi.Point3f(dr.select(first, mi.Vector3f(p), mi.Vector3f(p_near)))
+            n_near = dr.select(first, n, n_near)
+            p_far = mi.Point3f(dr.select(first, mi.Vector3f(p_far), mi.Vector3f(p)))
+            n_far = dr.select(first, n_far, n)
+            low = dr.select(first, s, low)
+            high = dr.select(first, high, s)
+            k += 1
+            going &= valid & (k < HALVINGS)
+
+        # How far the first surface lies behind the second: below zero where the first is seen, above where it is not
+        at_low = self.ray(mi.Point2f(dr.lerp(start, end, low)), lens)
+        at_high = self.ray(mi.Point2f(dr.lerp(start, end, high)), lens)
+        f_low = plane_distance(at_low, p_near, n_near) - plane_distance(at_low, p_far, n_far)
+        f_high = plane_distance(at_high, p_near, n_near) - plane_distance(at_high, p_far, n_far)
+        root = f_low / (f_low - f_high)
+        valid &= (f_high > f_low) & (root > -SLACK) & (root < 1 + SLACK)
+        u = mi.Point2f(dr.lerp(start, end, dr.lerp(low, high, root)))
+        ray = self.ray(u, lens)
+        t = 0.5 * (plane_distance(ray, p_near, n_near) + plane_distance(ray, p_far, n_far))
+        p = ray(t)
+        valid &= (t > 0) & dr.all(dr.isfinite(p))
+        return Crossings(u, p, near, far, p_near, p_far, n_near, n_far, valid, count)
+
+    def goes_on(
+        self,
+        u: mi.Point2f,
+        lens: mi.Point2f | None,
+        front: tuple[mi.Point3f, mi.Vector3f],
+        back: tuple[mi.Point3f, mi.Vector3f],
+        shape: mi.ShapePtr,
+        active: mi.Bool,
+    ) -> mi.Bool:
+        """Whether a surface is there, behind the other that is seen at u.
+
+        Args:
+            front, back: point and normal of the surface that is seen, and of the one that ought to be behind.
+            shape: whose the latter is.
+        """
+        ray = self.ray(u, lens)
+        t = plane_distance(ray, *front)
+        gap = plane_distance(ray, *back) - t
+        beyond = mi.Ray3f(ray(t + 0.5 * gap), ray.d, gap, 0, [])
+        active = active & (gap > 0)
+        hit = self.scene.ray_intersect_preliminary(beyond, coherent=False, active=active)
+        return active & hit.is_valid() & (hit.shape == shape)
+
+
+def crossing_term(
+    integrator: Any,
+    mode: dr.ADMode,
+    scene: mi.Scene,
+    curves: Silhouettes,
+    sensor: mi.Sensor,
+    seed: Any,
+    spp: int,
+    grad_in: mi.TensorXf | None,
+) -> mi.TensorXf | None:
+    """One launch of (E13) and (E14).
+
+    Args:
+        spp: segments per pixel of the crop.
+        grad_in: adjoint image in backward mode.
+
+    Returns:
+        The derivative image in forward mode.
+    """
+    film, camera = FilmSplat(sensor), FilmMap(sensor)
+    probe = Probe(scene, camera)
+    columns, pixels = film_cells(film)
+    # Where primary edges are seen through other surfaces, those that rest on a surface count there
+    both = transparent(scene) or integrator.hide_emitters
+
+    def evaluate(numbers: Numbers, attach: bool) -> Contribution:
+        item, inside, probability = where.sample(numbers.place)
+        random = numbers.random
+        row = item // columns
+        corner = mi.Point2f(mi.Float(item - row * columns), mi.Float(row)) + film.low - 1
+        middle = mi.Point2f(corner + mi.Vector2f(inside, random.next_1d()))
+        sin, cos = dr.sincos(dr.two_pi * random.next_1d())
+        along = mi.Vector2f(cos, sin)
+        lens = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
+        half = 0.5 * LENGTH * along
+        ends = mi.Point2f(middle - half), mi.Point2f(middle + half)
+        x = probe.search(*ends, lens, random.next_1d(), probability > 0)
+
+        tangent = dr.cross(x.n_near, x.n_far)
+        du = camera.project_tangent(x.p, tangent, lens)
+        normal = dr.normalize(mi.Vector2f(du.y, -du.x))
+        active = x.valid & film.inside(x.u) & camera.in_front(x.p) & dr.isfinite(normal.x) & dr.isfinite(normal.y)
+        inward = dr.mulsign(mi.Vector2f(normal), dr.dot(normal, along)) * BEHIND
+        on = [
+            probe.goes_on(
+                mi.Point2f(x.u + inward), lens, (x.p_far, x.n_far), (x.p_near, x.n_near), x.near.shape, active
+            ),
+            probe.goes_on(
+                mi.Point2f(x.u - inward), lens, (x.p_near, x.n_near), (x.p_far, x.n_far), x.far.shape, active
+            ),
+        ]
+        active &= (on[0] & on[1]) if both else (on[0] | on[1])
+
+        motion = mi.Float(0)
+        if attach:
+            with dr.resume_grad():
+                p = meeting_point(curves, x, tangent, active)
+                motion = dr.dot(normal, mi.Vector2f(camera.project(p, lens)))
+                motion = dr.select(active & dr.isfinite(motion), motion, 0)
+        weight = dr.select(active, 0.5 * dr.pi * mi.Float(x.count) / (LENGTH * probability * numbers.density), 0)
+        u = x.u
+        dr.eval(u, normal, weight, active, numbers.cell)
+        jump, alpha, wavelengths = radiance_jump(integrator, scene, camera, film, u, normal, lens, None, random, active)
+        return Contribution(u, motion, jump, weight, None, alpha, wavelengths)
+
+    with dr.suspend_grad():
+        where = Discrete(dr.ones(mi.Float, pixels))
+        memory = integrator.memory("crossing")
+        return estimate(evaluate, mode, film, seed, film.pixels * spp, where, False, memory, grad_in)
+
+
+def film_cells(film: FilmSplat) -> tuple[mi.UInt32, int]:
+    """Columns and number of the pixels in which the middle of a segment may lie that crosses a curve on the film."""
+    width, height = (int(n) + 2 * film.border + 2 for n in film.size)
+    return dr.opaque(mi.UInt32, width), width * height
+
+
+def meeting_point(curves: Silhouettes, x: Crossings, tangent: mi.Vector3f, active: mi.Bool) -> mi.Point3f:
+    """The point of the curve, attached to both surfaces by (E14)."""
+    across_near, across_far = dr.cross(x.n_near, tangent), dr.cross(x.n_far, tangent)
+    a = across_far / dr.dot(x.n_near, across_far)
+    b = across_near / dr.dot(x.n_far, across_near)
+    q_near = dr.dot(x.n_near, mi.Vector3f(curves.follow(x.near, x.p_near, active) - x.p))
+    q_far = dr.dot(x.n_far, mi.Vector3f(curves.follow(x.far, x.p_far, active) - x.p))
+    return mi.Point3f(x.p + a * q_near + b * q_far)
