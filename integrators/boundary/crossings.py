@@ -197,22 +197,20 @@ class Probe:
         lens: mi.Point2f | None,
         front: tuple[mi.Point3f, mi.Vector3f],
         back: tuple[mi.Point3f, mi.Vector3f],
-        shape: mi.ShapePtr,
         active: mi.Bool,
     ) -> mi.Bool:
-        """Whether a surface is there, behind the other that is seen at u.
+        """Whether there is a surface where one of the two is expected, behind the other that is seen at u.
+
+        It need not be the same shape: the lower side of a box that stands on a floor lies in the floor.
 
         Args:
             front, back: point and normal of the surface that is seen, and of the one that ought to be behind.
-            shape: whose the latter is.
         """
         ray = self.ray(u, lens)
         t = plane_distance(ray, *front)
         gap = plane_distance(ray, *back) - t
-        beyond = mi.Ray3f(ray(t + 0.5 * gap), ray.d, gap, 0, [])
-        active = active & (gap > 0)
-        hit = self.scene.ray_intersect_preliminary(beyond, coherent=False, active=active)
-        return active & hit.is_valid() & (hit.shape == shape)
+        beyond = mi.Ray3f(ray(t + 0.75 * gap), ray.d, 0.5 * gap, 0, [])
+        return active & self.scene.ray_test(beyond, active & (gap > 0))
 
 
 def crossing_term(
@@ -258,15 +256,10 @@ def crossing_term(
         normal = dr.normalize(mi.Vector2f(du.y, -du.x))
         active = x.valid & film.inside(x.u) & camera.in_front(x.p) & dr.isfinite(normal.x) & dr.isfinite(normal.y)
         inward = dr.mulsign(mi.Vector2f(normal), dr.dot(normal, along)) * BEHIND
-        on = [
-            probe.goes_on(
-                mi.Point2f(x.u + inward), lens, (x.p_far, x.n_far), (x.p_near, x.n_near), x.near.shape, active
-            ),
-            probe.goes_on(
-                mi.Point2f(x.u - inward), lens, (x.p_near, x.n_near), (x.p_far, x.n_far), x.far.shape, active
-            ),
-        ]
-        active &= (on[0] & on[1]) if both else (on[0] | on[1])
+        near, far = (x.p_near, x.n_near), (x.p_far, x.n_far)
+        near_goes_on = probe.goes_on(mi.Point2f(x.u + inward), lens, far, near, active)
+        far_goes_on = probe.goes_on(mi.Point2f(x.u - inward), lens, near, far, active)
+        active &= (near_goes_on & far_goes_on) if both else (near_goes_on | far_goes_on)
 
         motion = mi.Float(0)
         if attach:
