@@ -38,6 +38,7 @@ from .boundary.deliver import nothing
 from .boundary.device import arrays, recording, upload
 from .boundary.film import FilmSplat
 from .boundary.guiding import Cells, Guide, blank, film_key
+from .boundary.horizons import Horizons, SmoothFaces, horizon_term, smooth_meshes
 from .boundary.indirect import indirect_shadow_term, indirect_term
 from .boundary.lights import AREA, SKY, Lights, LightTables, light_key, scene_extent
 from .boundary.limits import Limit, boundary_limits
@@ -55,7 +56,7 @@ from .specular_chain import purely_specular
 #: Kinds of arrays in a checkpoint, before the name of the term.
 _KINDS = ("share ", "mean ", "cumulative ")
 #: Samples of a term over those of the call, where they are fewer: a segment on the film that finds nothing is cheap
-_SHARES = {"crossing": 0.25}
+_SHARES = {"crossing": 0.25, "horizon": 0.25}
 
 
 class EdgeSampling(PathReplay):
@@ -94,6 +95,7 @@ class EdgeSampling(PathReplay):
         self._lights: LightTables | None = None
         self._chains: ChainTables | None = None
         self._touching = False
+        self._smooth: SmoothFaces | None = None
         self._extent = dr.opaque(mi.Float, 0)
         #: Every array of the tables: `dr.freeze` looks for the inputs of a recording among the attributes
         self._arrays: list[Any] = []
@@ -139,12 +141,14 @@ class EdgeSampling(PathReplay):
                 self._lights = lights = Lights(scene, self._extent, lights).tables
             self._memory, self._restored = self._restored, {}
             self._touching = False
+            smooth = smooth_meshes(scene)
+            self._smooth = SmoothFaces(smooth) if smooth else None
             self._say(boundary_limits(scene, topology.lines.skipped, self.max_depth))
         # once bodies have touched they are watched, or a recorded step would be recorded anew whenever they part
         self._touching |= self.primary and bool(touching(scene, camera_moves(sensor)))
         if recorded:
             self._find_chains(scene, sensor, topology)
-        self._arrays = arrays([table for table in (topology, lights, self._chains) if table is not None])
+        self._arrays = arrays([table for table in (topology, lights, self._chains, self._smooth) if table is not None])
         if self._touching:  # a recording without that term has one array less
             self._arrays.append(dr.opaque(mi.Float, 1))
         if recorded and self.guiding:
@@ -176,6 +180,8 @@ class EdgeSampling(PathReplay):
             elements["specular"] = (self._chains.padded * size, False)
         if self._touching:
             elements["crossing"] = (film_cells(film)[1], False)
+        if self._smooth is not None:
+            elements["horizon"] = (self._smooth.size, False)
         for name, (count, further) in elements.items():
             key = film_key(name, film)
             if count and key not in self._memory:
@@ -201,6 +207,7 @@ class EdgeSampling(PathReplay):
             terms.append(("interior", self.interior_term, self.interior_spp))
         if self.primary:
             terms.append(("primary", self._boundary(self._primary), self.primary_spp))
+            terms.append(("horizon", self._boundary(self._horizon), self.primary_spp))
             terms.append(("crossing", self._boundary(self._crossing), self.primary_spp))
             terms.append(("specular", self._boundary(self._specular, attached=False), self.primary_spp))
         if self.shadow and self.max_depth >= 2:
@@ -278,6 +285,12 @@ class EdgeSampling(PathReplay):
         if not self._touching:
             return nothing(FilmSplat(sensor), mode)
         return crossing_term(self, mode, scene, curves, sensor, _mix(seed, 7), *rest)
+
+    def _horizon(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
+        if self._smooth is None:
+            return nothing(FilmSplat(sensor), mode)
+        horizons = Horizons(smooth_meshes(scene), self._smooth)
+        return horizon_term(self, mode, scene, horizons, sensor, _mix(seed, 8), *rest)
 
     def _specular(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
         if not recording():

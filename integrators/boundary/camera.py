@@ -117,15 +117,20 @@ class FilmMap:
             return mi.Point3f(self.to_camera @ mi.Point3f(p)).z > self.near
 
     def view(self, aperture: mi.Point2f | None = None) -> View:
-        """From where the film looks at the world: a point, or a direction for an orthographic camera."""
+        """From where the film looks at the world: a point, or a direction for an orthographic camera; detached."""
         with dr.suspend_grad():
-            if self.kind == "OrthographicCamera":
-                return View(mi.Point3f(-dr.normalize(self.to_world @ mi.Vector3f(0, 0, 1))), mi.Bool(True))
-            local = mi.Point3f(0)
-            if self.needs_aperture:
-                a = aperture * self.aperture_radius
-                local = mi.Point3f(a.x, a.y, 0)
-            return View(dr.detach(mi.Point3f(self.to_world @ local)), mi.Bool(False))
+            view = self.attached_view(aperture)
+            return View(dr.detach(view.p), view.far)
+
+    def attached_view(self, aperture: mi.Point2f | None = None) -> View:
+        """The same, attached to the camera."""
+        if self.kind == "OrthographicCamera":
+            return View(mi.Point3f(-dr.normalize(self.to_world @ mi.Vector3f(0, 0, 1))), mi.Bool(True))
+        local = mi.Point3f(0)
+        if self.needs_aperture:
+            a = aperture * self.aperture_radius
+            local = mi.Point3f(a.x, a.y, 0)
+        return View(mi.Point3f(self.to_world @ local), mi.Bool(False))
 
     def ray(self, u: mi.Point2f, aperture: mi.Point2f | None = None) -> tuple[mi.Ray3f, mi.Spectrum]:
         """The camera ray of a film position, attached to the camera, and its weight.

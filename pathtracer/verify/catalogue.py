@@ -121,6 +121,10 @@ CASES: tuple[Case, ...] = (
     _case("mesh-smooth-coarse-moves", "mesh", _MOVE, _I, _P, mesh="sphere.ply", flat="false"),
     _case("mesh-flat-sphere-moves", "mesh", _MOVE, _I, _P, quick=True, mesh="sphere.ply"),
     _case("mesh-flat-fine-sphere-moves", "mesh", _MOVE, _I, _P, mesh="sphere-fine.ply"),
+    _case(
+        "mesh-smooth-coarse-deforms", "mesh", "object.vertex_positions random:3", _I, _P, mesh="sphere.ply", flat="false"
+    ),
+    _case("mesh-smooth-coarse-camera", "mesh", "camera.to_world translate:x", _I, _P, _C, mesh="sphere.ply", flat="false"),
     _case("mesh-seamed-cube-moves", "shape", _MOVE, _I, _P, quick=True),
     _case("mesh-seamed-cube-turns", "shape", "object.vertex_positions rotate:y", _I, _P),
     _case("sphere-moves", "shape", _POSE, _I, _P, shape="sphere", quick=True),
@@ -336,11 +340,6 @@ _CURVES = Expectation(RAISES, reason="warped_area does not know the silhouettes 
 
 #: (estimator, case id) -> what differs from the rules.
 EXCEPTIONS: dict[tuple[str, str], Expectation] = {
-    ("edge_sampling", "mesh-smooth-coarse-moves"): Expectation(
-        frozenset({Verdict.FAIL}),
-        0.265,
-        "the curve where the shading normal turns away from the eye is a discontinuity without an edge",
-    ),
     ("warped_area", "intersecting-bodies"): Expectation(
         frozenset({Verdict.FAIL}), -0.977, "neither body moves as the curve does along which they interpenetrate"
     ),
