@@ -2,7 +2,8 @@
 
 Such a curve is an edge of neither surface, so it is looked for: short segments at random places of the film, in random
 directions, are traced at both ends; where those meet different surfaces, bisection finds the point u at which the
-nearer surface changes, and that is a crossing if there the tangent planes of both meet. By Crofton's formula the number
+nearer surface changes, and that is a crossing if there the tangent planes of both meet and both surfaces go on behind
+each other. By Crofton's formula the number
 of crossings measures the length of the curve: for segments of length ℓ, one per p(u) pixels² and uniform in direction,
 
     ∫_Γ g dl = E[ Σ_crossings  π g / (2 ℓ p) ] ,                                                          (E13)
@@ -30,14 +31,14 @@ from .distribution import Discrete
 from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
-from .primary import radiance_jump, transparent
-from .silhouettes import Silhouettes
+from .primary import Beside, radiance_jump, side_distance
+from .silhouettes import CONTACT, Silhouettes
 
 #: Length of a segment in pixels, and its parts, each of which shows at most one crossing; halvings of a part until the
 #: tangent planes take over; how far outside of what is left they may meet, as a fraction of it.
 LENGTH, PARTS, HALVINGS, SLACK = 1.0, 4, 4, 0.25
-#: Distance from the curve, in pixels, at which the surfaces must go on behind each other.
-BEHIND = 0.05
+#: Distance from the curve, in pixels, at which it is measured how fast the surfaces part.
+BESIDE = 0.05
 #: Bounding boxes that are closer than this fraction of their size touch.
 TOUCHING = 1e-4
 
@@ -193,24 +194,31 @@ class Probe:
 
     def goes_on(
         self,
-        u: mi.Point2f,
+        x: Crossings,
+        side: mi.Vector2f,
         lens: mi.Point2f | None,
         front: tuple[mi.Point3f, mi.Vector3f],
         back: tuple[mi.Point3f, mi.Vector3f],
-        active: mi.Bool,
+        depth: mi.Float,
     ) -> mi.Bool:
-        """Whether there is a surface where one of the two is expected, behind the other that is seen at u.
+        """Whether a surface goes on behind the other, which is seen on one side of the curve.
 
-        It need not be the same shape: the lower side of a box that stands on a floor lies in the floor.
+        If it ends nearer to the other than `depth`, its edge is a silhouette of (E4), which begins rays that much in
+        front of it (`silhouettes.CONTACT`).
 
         Args:
+            side: unit vector from the curve to where the other is seen.
             front, back: point and normal of the surface that is seen, and of the one that ought to be behind.
         """
+        distances = lambda ray: (plane_distance(ray, *front), plane_distance(ray, *back))
+        t, behind = distances(self.ray(mi.Point2f(x.u + BESIDE * side), lens))
+        u = mi.Point2f(x.u + side * (BESIDE * depth / (behind - t)))
         ray = self.ray(u, lens)
-        t = plane_distance(ray, *front)
-        gap = plane_distance(ray, *back) - t
+        t, behind = distances(ray)
+        gap = behind - t
+        active = x.valid & (gap > 0.5 * depth) & (gap < 2 * depth)
         beyond = mi.Ray3f(ray(t + 0.75 * gap), ray.d, 0.5 * gap, 0, [])
-        return active & self.scene.ray_test(beyond, active & (gap > 0))
+        return active & self.scene.ray_test(beyond, active)
 
 
 def crossing_term(
@@ -235,8 +243,6 @@ def crossing_term(
     film, camera = FilmSplat(sensor), FilmMap(sensor)
     probe = Probe(scene, camera)
     columns, pixels = film_cells(film)
-    # Where primary edges are seen through other surfaces, those that rest on a surface count there
-    both = transparent(scene) or integrator.hide_emitters
 
     def evaluate(numbers: Numbers, attach: bool) -> Contribution:
         item, inside, probability = where.sample(numbers.place)
@@ -255,11 +261,11 @@ def crossing_term(
         du = camera.project_tangent(x.p, tangent, lens)
         normal = dr.normalize(mi.Vector2f(du.y, -du.x))
         active = x.valid & film.inside(x.u) & camera.in_front(x.p) & dr.isfinite(normal.x) & dr.isfinite(normal.y)
-        inward = dr.mulsign(mi.Vector2f(normal), dr.dot(normal, along)) * BEHIND
+        x.valid = active
+        to_far = mi.Vector2f(dr.mulsign(mi.Vector2f(normal), dr.dot(normal, along)))
         near, far = (x.p_near, x.n_near), (x.p_far, x.n_far)
-        near_goes_on = probe.goes_on(mi.Point2f(x.u + inward), lens, far, near, active)
-        far_goes_on = probe.goes_on(mi.Point2f(x.u - inward), lens, near, far, active)
-        active &= (near_goes_on & far_goes_on) if both else (near_goes_on | far_goes_on)
+        active &= probe.goes_on(x, to_far, lens, far, near, CONTACT * curves.gap(x.near, x.p, active))
+        active &= probe.goes_on(x, mi.Vector2f(-to_far), lens, near, far, CONTACT * curves.gap(x.far, x.p, active))
 
         motion = mi.Float(0)
         if attach:
@@ -270,7 +276,8 @@ def crossing_term(
         weight = dr.select(active, 0.5 * dr.pi * mi.Float(x.count) / (LENGTH * probability * numbers.density), 0)
         u = x.u
         dr.eval(u, normal, weight, active, numbers.cell)
-        jump, alpha, wavelengths = radiance_jump(integrator, scene, camera, film, u, normal, lens, None, random, active)
+        sides = Beside.neither(normal, side_distance(film))
+        jump, alpha, wavelengths = radiance_jump(integrator, scene, camera, u, lens, sides, random, active)
         return Contribution(u, motion, jump, weight, None, alpha, wavelengths)
 
     with dr.suspend_grad():

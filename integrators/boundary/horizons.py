@@ -31,7 +31,7 @@ from .distribution import Discrete
 from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
-from .primary import radiance_jump, side_distance
+from .primary import Beside, radiance_jump, side_distance
 from .view import View
 
 
@@ -225,7 +225,8 @@ def horizon_term(
         active &= turns_away(scene, camera, film, u, normal, lens, active)
         weight = dr.select(active, 0.5 * dr.pi * width * count / (probability * numbers.density), 0)
         dr.eval(u, normal, weight, active, numbers.cell)
-        jump, alpha, wavelengths = radiance_jump(integrator, scene, camera, film, u, normal, lens, None, random, active)
+        sides = Beside.neither(normal, side_distance(film))
+        jump, alpha, wavelengths = radiance_jump(integrator, scene, camera, u, lens, sides, random, active)
         return Contribution(u, motion, jump, weight, None, alpha, wavelengths)
 
     with dr.suspend_grad():

@@ -296,6 +296,21 @@ class Silhouettes:
             result = attach(tube, self.tubes.follow(offset + hit.prim_index, v, p, family == ROUND, tube))
         return mi.Point3f(result)
 
+    def gap(self, hit: mi.PreliminaryIntersection3f, p: mi.Point3f, active: mi.Bool) -> mi.Float:
+        """Distance at which rays pass the shape that was hit beside its silhouette, near p."""
+        gap = GAP * dr.norm(p)
+        if self.smooth is None:
+            return gap
+        active = active & hit.is_valid()
+        number = dr.reinterpret_array(mi.UInt32, hit.shape)
+        offset = dr.gather(mi.UInt32, self.topology.shape_offset, number, active)
+        family = dr.gather(mi.UInt32, self.topology.shape_family, number, active)
+        tube = (family == SPLINE) | (family == ROUND)
+        first = self.quadrics.size if self.quadrics else 0
+        element = offset + dr.select(tube, first + hit.prim_index, 0)
+        curved = active & (tube | (family == QUADRIC))
+        return gap + GAP_SMOOTH * dr.gather(mi.Float, self.smooth.bounds()[1], element, curved)
+
     def sample(self, index: mi.UInt32, t: mi.Float, view: View, with_lines: bool = False) -> CurvePoint:
         """The point at parameter t of a curve element.
 
