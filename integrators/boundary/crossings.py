@@ -36,9 +36,11 @@ from .silhouettes import CONTACT, Silhouettes
 
 #: Length of a segment in pixels, and its parts, each of which shows at most one crossing; halvings of a part until the
 #: tangent planes take over; how far outside of what is left they may meet, as a fraction of it.
-LENGTH, PARTS, HALVINGS, SLACK = 1.0, 4, 4, 0.25
+LENGTH, PARTS, HALVINGS, SLACK = 1.0, 4, 7, 0.5
 #: Distance from the curve, in pixels, at which it is measured how fast the surfaces part.
 BESIDE = 0.05
+#: Relative to the distance from the camera, a depth that float32 resolves.
+ROUND_OFF = 1e-5
 #: Bounding boxes that are closer than this fraction of their size touch.
 TOUCHING = 1e-4
 
@@ -217,7 +219,7 @@ class Probe:
         t, behind = distances(ray)
         gap = behind - t
         active = x.valid & (gap > 0.5 * depth) & (gap < 2 * depth)
-        beyond = mi.Ray3f(ray(t + 0.75 * gap), ray.d, 0.5 * gap, 0, [])
+        beyond = mi.Ray3f(ray(t + 0.4 * gap), ray.d, 2.6 * gap, 0, [])  # curved ones are not where their planes are
         return active & self.scene.ray_test(beyond, active)
 
 
@@ -264,8 +266,10 @@ def crossing_term(
         x.valid = active
         to_far = mi.Vector2f(dr.mulsign(mi.Vector2f(normal), dr.dot(normal, along)))
         near, far = (x.p_near, x.n_near), (x.p_far, x.n_far)
-        active &= probe.goes_on(x, to_far, lens, far, near, CONTACT * curves.gap(x.near, x.p, active))
-        active &= probe.goes_on(x, mi.Vector2f(-to_far), lens, near, far, CONTACT * curves.gap(x.far, x.p, active))
+        least = ROUND_OFF * dr.norm(x.p - probe.ray(x.u, lens).o)
+        depth = [dr.maximum(CONTACT * curves.rim_gap(hit, x.p, active), least) for hit in (x.near, x.far)]
+        active &= probe.goes_on(x, to_far, lens, far, near, depth[0])
+        active &= probe.goes_on(x, mi.Vector2f(-to_far), lens, near, far, depth[1])
 
         motion = mi.Float(0)
         if attach:

@@ -18,7 +18,7 @@ import mitsuba as mi
 
 from ..errors import UnsupportedGradient
 from .device import bits, recording
-from .quadrics import QUADRICS, Quadrics
+from .quadrics import QUADRICS, SPHERE, Quadrics
 from .tables import MESH, NON_MANIFOLD, OPEN, QUADRIC, ROUND, SMOOTH, SPLINE, UNIFORM, SceneTables, topology_key
 from .tubes import TUBES, Tubes
 from .view import View
@@ -296,20 +296,17 @@ class Silhouettes:
             result = attach(tube, self.tubes.follow(offset + hit.prim_index, v, p, family == ROUND, tube))
         return mi.Point3f(result)
 
-    def gap(self, hit: mi.PreliminaryIntersection3f, p: mi.Point3f, active: mi.Bool) -> mi.Float:
-        """Distance at which rays pass the shape that was hit beside its silhouette, near p."""
+    def rim_gap(self, hit: mi.PreliminaryIntersection3f, p: mi.Point3f, active: mi.Bool) -> mi.Float:
+        """Distance at which rays pass an edge near p of the shape that was hit (a sphere has none)."""
         gap = GAP * dr.norm(p)
-        if self.smooth is None:
+        if self.quadrics is None:
             return gap
-        active = active & hit.is_valid()
         number = dr.reinterpret_array(mi.UInt32, hit.shape)
-        offset = dr.gather(mi.UInt32, self.topology.shape_offset, number, active)
-        family = dr.gather(mi.UInt32, self.topology.shape_family, number, active)
-        tube = (family == SPLINE) | (family == ROUND)
-        first = self.quadrics.size if self.quadrics else 0
-        element = offset + dr.select(tube, first + hit.prim_index, 0)
-        curved = active & (tube | (family == QUADRIC))
-        return gap + GAP_SMOOTH * dr.gather(mi.Float, self.smooth.bounds()[1], element, curved)
+        active = active & hit.is_valid()
+        active &= dr.gather(mi.UInt32, self.topology.shape_family, number, active) == QUADRIC
+        index = dr.gather(mi.UInt32, self.topology.shape_offset, number, active)
+        active &= dr.gather(mi.UInt32, self.quadrics.kind, index, active) != SPHERE
+        return gap + GAP_SMOOTH * dr.gather(mi.Float, self.quadrics.bounds()[1], index, active)
 
     def sample(self, index: mi.UInt32, t: mi.Float, view: View, with_lines: bool = False) -> CurvePoint:
         """The point at parameter t of a curve element.
