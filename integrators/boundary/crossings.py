@@ -37,10 +37,6 @@ from .silhouettes import CONTACT, Silhouettes
 #: Length of a segment in pixels, and its parts, each of which shows at most one crossing; halvings of a part until the
 #: tangent planes take over; how far outside of what is left they may meet, as a fraction of it.
 LENGTH, PARTS, HALVINGS, SLACK = 1.0, 4, 7, 0.5
-#: Distance from the curve, in pixels, at which it is measured how fast the surfaces part.
-BESIDE = 0.05
-#: Relative to the distance from the camera, a depth that float32 resolves.
-ROUND_OFF = 1e-5
 #: Bounding boxes that are closer than this fraction of their size touch.
 TOUCHING = 1e-4
 
@@ -108,9 +104,7 @@ class Probe:
         ray, _ = self.camera.ray(u, lens)
         return mi.Ray3f(dr.detach(ray))
 
-    def trace(
-        self, ray: mi.Ray3f, active: mi.Bool
-    ) -> tuple[mi.PreliminaryIntersection3f, mi.Point3f, mi.Vector3f]:
+    def trace(self, ray: mi.Ray3f, active: mi.Bool) -> tuple[mi.PreliminaryIntersection3f, mi.Point3f, mi.Vector3f]:
         """What a ray meets, where, and the normal there."""
         hit = self.scene.ray_intersect_preliminary(ray, coherent=True, active=active)
         si = hit.compute_surface_interaction(ray, mi.RayFlags.Minimal, active & hit.is_valid())
@@ -196,31 +190,33 @@ class Probe:
 
     def goes_on(
         self,
+        curves: Silhouettes,
         x: Crossings,
-        side: mi.Vector2f,
         lens: mi.Point2f | None,
         front: tuple[mi.Point3f, mi.Vector3f],
+        hit: mi.PreliminaryIntersection3f,
         back: tuple[mi.Point3f, mi.Vector3f],
-        depth: mi.Float,
+        active: mi.Bool,
     ) -> mi.Bool:
-        """Whether a surface goes on behind the other, which is seen on one side of the curve.
+        """Whether a surface goes on behind the other.
 
-        If it ends nearer to the other than `depth`, its edge is a silhouette of (E4), which begins rays that much in
-        front of it (`silhouettes.CONTACT`).
+        If it ends there, its edge is a silhouette of (E4): rays beside those begin `CONTACT` gaps in front of them.
 
         Args:
-            side: unit vector from the curve to where the other is seen.
-            front, back: point and normal of the surface that is seen, and of the one that ought to be behind.
+            front, back: point and normal of the surface in front, and of the one that ought to be behind.
+            hit: the latter.
         """
-        distances = lambda ray: (plane_distance(ray, *front), plane_distance(ray, *back))
-        t, behind = distances(self.ray(mi.Point2f(x.u + BESIDE * side), lens))
-        u = mi.Point2f(x.u + side * (BESIDE * depth / (behind - t)))
-        ray = self.ray(u, lens)
-        t, behind = distances(ray)
-        gap = behind - t
-        active = x.valid & (gap > 0.5 * depth) & (gap < 2 * depth)
-        beyond = mi.Ray3f(ray(t + 0.4 * gap), ray.d, 2.6 * gap, 0, [])  # curved ones are not where their planes are
-        return active & self.scene.ray_test(beyond, active)
+        d = self.ray(x.u, lens).d
+        depth = CONTACT * curves.rim_gap(hit, x.p, active)
+        across = dr.normalize(dr.cross(back[1], dr.cross(front[1], back[1])))
+        sine, slope = dr.dot(front[1], across), dr.dot(front[1], d)
+        step = mi.Vector3f(across * (depth * slope / sine))
+        end = mi.Point3f(x.p + step)
+        active = active & dr.all(dr.isfinite(end))
+        reached = curves.reaches(hit, end, active)
+        # Another face of the same surface may be there
+        beyond = mi.Ray3f(mi.Point3f(end - 0.6 * depth * d), d, 2.6 * depth, 0, [])
+        return active & (reached | self.scene.ray_test(beyond, active & ~reached))
 
 
 def crossing_term(
@@ -263,13 +259,9 @@ def crossing_term(
         du = camera.project_tangent(x.p, tangent, lens)
         normal = dr.normalize(mi.Vector2f(du.y, -du.x))
         active = x.valid & film.inside(x.u) & camera.in_front(x.p) & dr.isfinite(normal.x) & dr.isfinite(normal.y)
-        x.valid = active
-        to_far = mi.Vector2f(dr.mulsign(mi.Vector2f(normal), dr.dot(normal, along)))
         near, far = (x.p_near, x.n_near), (x.p_far, x.n_far)
-        least = ROUND_OFF * dr.norm(x.p - probe.ray(x.u, lens).o)
-        depth = [dr.maximum(CONTACT * curves.rim_gap(hit, x.p, active), least) for hit in (x.near, x.far)]
-        active &= probe.goes_on(x, to_far, lens, far, near, depth[0])
-        active &= probe.goes_on(x, mi.Vector2f(-to_far), lens, near, far, depth[1])
+        active &= probe.goes_on(curves, x, lens, far, x.near, near, active)
+        active &= probe.goes_on(curves, x, lens, near, x.far, far, active)
 
         motion = mi.Float(0)
         if attach:

@@ -159,7 +159,9 @@ def chord(
     return ends[0], ends[1], high - low
 
 
-def zero_on(form: list[list[mi.Float]], a: mi.Vector3f, b: mi.Vector3f, number: mi.Float) -> tuple[mi.Vector3f, mi.Float]:
+def zero_on(
+    form: list[list[mi.Float]], a: mi.Vector3f, b: mi.Vector3f, number: mi.Float
+) -> tuple[mi.Vector3f, mi.Float]:
     """A zero of a quadratic form between two points, and how many there are (of two, one is picked)."""
     times = lambda x, y: sum(x[i] * form[i][j] * y[j] for i in range(3) for j in range(3))
     # In the Bernstein basis: c0 (1 − t)² + 2 c1 t (1 − t) + c2 t²
@@ -208,7 +210,9 @@ def horizon_term(
         active = (probability > 0) & (count > 0)
 
         p = triangle.point(b)
-        n = dr.normalize(dr.cross(mi.Vector3f(triangle.v[1] - triangle.v[0]), mi.Vector3f(triangle.v[2] - triangle.v[0])))
+        n = dr.normalize(
+            dr.cross(mi.Vector3f(triangle.v[1] - triangle.v[0]), mi.Vector3f(triangle.v[2] - triangle.v[0]))
+        )
         gradient = slope(triangle, b, n, view)
         du = camera.project_tangent(p, dr.cross(n, gradient), lens)
         normal = dr.normalize(mi.Vector2f(du.y, -du.x))

@@ -57,6 +57,14 @@ class Quadrics:
         m = [dr.gather(mi.Float, row, index, active) for row in self.rows]
         return mi.Matrix4f(m[0:4], m[4:8], m[8:12], [0, 0, 0, 1])
 
+    def reaches(self, index: mi.UInt32, p: mi.Point3f, active: mi.Bool) -> mi.Bool:
+        """Whether p, near the surface, lies within the rims: always on a sphere."""
+        kind = dr.gather(mi.UInt32, self.kind, index, active)
+        local = mi.Transform4f(dr.detach(self.matrix(index, active))).inverse() @ mi.Point3f(dr.detach(p))
+        on_disk = dr.square(local.x) + dr.square(local.y) < 1
+        on_cylinder = (local.z > 0) & (local.z < 1)
+        return active & dr.select(kind == DISK, on_disk, (kind == SPHERE) | on_cylinder)
+
     def sample(
         self, index: mi.UInt32, t: mi.Float, view: View, active: mi.Bool
     ) -> tuple[mi.Point3f, mi.Vector3f, mi.Vector3f, mi.Bool]:

@@ -122,9 +122,17 @@ CASES: tuple[Case, ...] = (
     _case("mesh-flat-sphere-moves", "mesh", _MOVE, _I, _P, quick=True, mesh="sphere.ply"),
     _case("mesh-flat-fine-sphere-moves", "mesh", _MOVE, _I, _P, mesh="sphere-fine.ply"),
     _case(
-        "mesh-smooth-coarse-deforms", "mesh", "object.vertex_positions random:3", _I, _P, mesh="sphere.ply", flat="false"
+        "mesh-smooth-coarse-stretches",
+        "mesh",
+        "object.vertex_positions scale:x",
+        _I,
+        _P,
+        mesh="sphere.ply",
+        flat="false",
     ),
-    _case("mesh-smooth-coarse-camera", "mesh", "camera.to_world translate:x", _I, _P, _C, mesh="sphere.ply", flat="false"),
+    _case(
+        "mesh-smooth-coarse-camera", "mesh", "camera.to_world translate:x", _I, _P, _C, mesh="sphere.ply", flat="false"
+    ),
     _case("mesh-seamed-cube-moves", "shape", _MOVE, _I, _P, quick=True),
     _case("mesh-seamed-cube-turns", "shape", "object.vertex_positions rotate:y", _I, _P),
     _case("sphere-moves", "shape", _POSE, _I, _P, shape="sphere", quick=True),
@@ -145,8 +153,19 @@ CASES: tuple[Case, ...] = (
     _case("sunk-sphere-moves", "contact", _POSE, _I, _P, _DELTA),
     _case("sunk-cube-moves", "contact", _MOVE, _I, _P, _DELTA, shape="cube"),
     _case("sunk-cube-floor-rises", "contact", "floor.to_world translate:y", _I, _P, _DELTA, shape="cube"),
-    _case("standing-cube-moves", "contact", "object.vertex_positions translate:1,0,0.4", _I, _P, _DELTA, shape="cube", height=0.55),
-    _case("standing-cube-camera", "contact", "camera.to_world translate:x", _I, _P, _DELTA, _C, shape="cube", height=0.55),
+    _case(
+        "standing-cube-moves",
+        "contact",
+        "object.vertex_positions translate:1,0,0.4",
+        _I,
+        _P,
+        _DELTA,
+        shape="cube",
+        height=0.55,
+    ),
+    _case(
+        "standing-cube-camera", "contact", "camera.to_world translate:x", _I, _P, _DELTA, _C, shape="cube", height=0.55
+    ),
     _case("gaussian-filter", "mesh", _MOVE, _I, _P, rfilter="gaussian", border="true"),
     _case("gaussian-filter-no-border", "mesh", _MOVE, _I, _P, rfilter="gaussian"),
     _case("cropped-film", "mesh", _MOVE, _I, _P, size=32, crop_width=20, crop_height=16, crop_x=9, crop_y=10),

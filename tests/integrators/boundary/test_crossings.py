@@ -1,0 +1,190 @@
+"""Curves along which surfaces pass through each other, and where shading normals turn away: edges of no shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mitsuba as mi
+import numpy as np
+import pytest
+
+from integrators.boundary.crossings import touching
+from pathtracer.capture import View
+from pathtracer.inverse import Parameter, Problem
+from pathtracer.inverse.objective import Objective
+from pathtracer.scenes import Scene
+from pathtracer.verify.catalogue import catalogue_folder
+from pathtracer.verify.check import Gradient
+from pathtracer.verify.motion import Motion
+
+T = mi.ScalarTransform4f
+
+
+def glowing(*radiance: float) -> dict[str, Any]:
+    return {"type": "area", "radiance": {"type": "rgb", "value": list(radiance)}}
+
+
+#: Bodies that pass through the origin, which the camera sees from above.
+BODIES: dict[str, dict[str, Any]] = {
+    "cube": {"type": "cube", "to_world": T().rotate([1, 0.3, 0.2], 40).scale(0.5)},
+    "ball": {"type": "sphere", "radius": 0.6, "center": [0.1, 0, 0.1]},
+    "card": {"type": "rectangle", "to_world": T().rotate([0, 1, 0], 15).scale(0.9)},
+    "rod": {"type": "cylinder", "p0": [-0.3, -0.9, -0.2], "p1": [0.3, 0.9, 0.3], "radius": 0.4},
+    "plate": {"type": "disk", "to_world": T().rotate([1, 0, 0], 20).scale(0.9)},
+}
+FROM_ABOVE = T().look_at([0.3, -1.5, 4], [0, 0, 0], [0, 1, 0])
+FILM = {"type": "hdrfilm", "width": 24, "height": 24, "rfilter": {"type": "box"}, "pixel_format": "rgb"}
+#: How one of two equal bodies lies.
+SHIFT = T().translate([0.35, 0.2, 0.15])
+
+
+def pair(first: str, second: str, apart: float = 0.0, **sensor: Any) -> Scene:
+    other = dict(BODIES[second])
+    if first == second:
+        other = {"type": "sphere", "radius": 0.5, "center": [0.45, 0.2, 0.2]} if first == "ball" else other
+        if first == "cube":
+            other["to_world"] = SHIFT @ T().rotate([0.3, 1, 0.2], 70).scale(0.45)
+    if apart:
+        other = {"type": "sphere", "radius": 0.3, "center": [0.2, 0.1, apart]}
+    sensor = sensor or {"type": "perspective", "fov": 30}
+    return Scene.from_dict(
+        {
+            "type": "scene",
+            "integrator": {"type": "path", "max_depth": 1},
+            "camera": {"to_world": FROM_ABOVE, "film": FILM} | sensor,
+            "first": BODIES[first] | {"emitter": glowing(0.6, 0.4, 0.2)},
+            "second": other | {"emitter": glowing(0.2, 0.5, 0.9)},
+        }
+    )
+
+
+def where(body: str) -> str:
+    return "first.vertex_positions" if body == "cube" else "first.to_world"
+
+
+def gradient(scene: Scene, motion: str, **properties: Any) -> Gradient:
+    bound = Motion.parse(motion).bind(scene.mi, scene.params)
+    integrator = mi.load_dict({"type": "edge_sampling", "max_depth": 1, **properties})
+    return Gradient(bound, scene.mi.sensors()[0], integrator, 1, 0)
+
+
+def assert_right(scene: Scene, motion: str, step: float = 5e-3) -> None:
+    """Slope 1 against finite differences, within 3 % and three standard errors, forward and backward."""
+    found = gradient(scene, motion)
+    path = mi.load_dict({"type": "path", "max_depth": 1})
+    sides = []
+    for θ in (step, -step):
+        found.bound.apply(θ)
+        images = [np.array(mi.render(scene.mi, integrator=path, seed=i, spp=512), np.float64) for i in range(12)]
+        sides.append(np.mean(images, axis=0))
+    found.bound.restore()
+    reference = (sides[0] - sides[1]) / (2 * step)
+    norm = np.sum(reference**2)
+    images = np.array([found.forward(256, seed) for seed in range(8)])
+    slopes = np.einsum("nhwc,hwc->n", images, reference) / norm
+    error = slopes.std(ddof=1) / np.sqrt(len(slopes))
+    assert error < 0.015
+    assert slopes.mean() == pytest.approx(1, abs=0.03 + 3 * error)
+    backward = [found.backward_gradient(reference, 256, 20 + seed) / norm for seed in range(4)]
+    assert np.mean(backward) == pytest.approx(slopes.mean(), abs=0.03 + 3 * error)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("cube", "cube"),
+        ("ball", "ball"),
+        ("cube", "ball"),
+        pytest.param("ball", "card", marks=pytest.mark.slow),
+        pytest.param("ball", "rod", marks=pytest.mark.slow),
+        pytest.param("cube", "card", marks=pytest.mark.slow),
+        pytest.param("card", "rod", marks=pytest.mark.slow),
+        pytest.param("ball", "plate", marks=pytest.mark.slow),
+    ],
+)
+def test_bodies_that_pass_through_each_other_have_the_slope_of_finite_differences(first: str, second: str) -> None:
+    assert_right(pair(first, second), f"{where(first)} translate:0.5,0.3,1")
+
+
+LENSES: dict[str, dict[str, Any]] = {
+    "thinlens": {"fov": 30, "aperture_radius": 0.1, "focus_distance": 4.0},
+    "orthographic": {"to_world": FROM_ABOVE @ T().scale([1.2, 1.2, 1])},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("motion", ["first.vertex_positions rotate:x", "camera.to_world translate:x"])
+@pytest.mark.parametrize("kind", LENSES)
+def test_crossings_move_under_every_camera(kind: str, motion: str) -> None:
+    assert_right(pair("cube", "ball", type=kind, **LENSES[kind]), motion)
+
+
+def test_bodies_apart_are_not_looked_at() -> None:
+    scene = pair("cube", "ball", apart=1.5)
+    assert not touching(scene.mi, all_pairs=True)
+    assert touching(pair("cube", "ball").mi, all_pairs=True)
+    assert not touching(pair("cube", "ball").mi, all_pairs=False), "nothing moves"
+    found = gradient(scene, "first.vertex_positions translate:x")
+    found.forward(4, 0)
+    assert not found.estimator._touching
+
+
+def test_an_edge_in_the_middle_of_a_face_counts_once() -> None:
+    """A box that stands on another has edges there; sunk by a hundredth it has none, and the derivative is the same."""
+    images = []
+    for height in (0.0, -0.01):
+        scene = standing(height)
+        images.append(np.mean([gradient(scene, TOP).forward(256, seed) for seed in range(4)], axis=0))
+    slope = np.sum(images[0] * images[1]) / np.sum(images[1] ** 2)
+    assert slope == pytest.approx(1, abs=0.04)
+
+
+TOP = "top.vertex_positions translate:1,0.3,0"
+
+
+def standing(height: float) -> Scene:
+    """A small box on a large one, its lower side `height` above the other's upper side; sides of their own colours."""
+    scene = {
+        "type": "scene",
+        "integrator": {"type": "path", "max_depth": 1},
+        "camera": {"type": "perspective", "fov": 30, "to_world": FROM_ABOVE, "film": FILM},
+        "base": {"type": "cube", "to_world": T().translate([0, 0, -0.5]).scale([1, 1, 0.5])},
+        "top": {"type": "cube", "to_world": T().translate([0.1, 0, 0.4 + height]).rotate([0, 0, 1], 25).scale(0.4)},
+    }
+    scene["base"] |= {"emitter": glowing(0.6, 0.4, 0.2)}
+    scene["top"] |= {"emitter": glowing(0.2, 0.5, 0.9)}
+    return Scene.from_dict(scene)
+
+
+def sunk() -> Scene:
+    """A coarse ball with interpolated normals, sunk in a floor: both terms have work."""
+    camera = {"type": "perspective", "fov": 30, "to_world": FROM_ABOVE, "film": FILM | {"width": 12, "height": 12}}
+    ball = {"type": "ply", "filename": str(catalogue_folder() / "sphere.ply")}
+    return Scene.from_dict(
+        {
+            "type": "scene",
+            "integrator": {"type": "path", "max_depth": 2},
+            "camera": camera,
+            "floor": {"type": "rectangle", "to_world": T().scale(3)},
+            "ball": ball,
+            "sun": {"type": "directional", "direction": [0.5, 0.4, -1]},
+        }
+    )
+
+
+def test_recorded_steps_replay_both_terms_with_the_numbers_of_traced_ones() -> None:
+    found = []
+    for freeze in (False, True):
+        scene = sunk()
+        target = View("front", scene.render(spp=16, seed=7))
+        unknown = Parameter("ball.vertex_positions", space="pose", init=[2.0, 0.0, 5.0, 0.1, 0.0, -0.1], truth="scene")
+        objective = Objective(Problem(scene, target, unknown, estimator="edge_sampling", spp=16), seed=3, freeze=freeze)
+        integrator = objective.problem.integrator
+        integrator.shadow = integrator.indirect = False
+        latents = [objective.problem.start * scale for scale in (1.0, 0.9, 0.5)]
+        found.append([objective.evaluate(latent, step) for step, latent in enumerate(latents)])
+        assert integrator._touching and integrator._smooth is not None
+        assert objective.recordings == int(freeze)
+    for traced, replayed in zip(*found, strict=True):
+        assert np.linalg.norm(traced.gradient) > 0
+        np.testing.assert_allclose(replayed.gradient, traced.gradient, rtol=1e-3, atol=1e-5)
