@@ -2,6 +2,8 @@
 
     dI_j = interior (path_replay)
          + primary    silhouettes, creases and rims on the film                               (E4)
+         + crossing   curves on the film along which surfaces pass through each other         (E13)
+         + horizon    curves on the film where interpolated normals turn away from the eye    (E16)
          + specular   the same in perfect mirrors and through smooth glass                    (E12)
          + shadow     edges of shadows on receivers that the camera sees, as curves on the film (E7)
          + indirect   segments between surfaces further along the path                   (E8, E8b)
@@ -12,10 +14,7 @@ film coordinates are fixed, the first hit slides along its camera ray, all later
 place on their surface. Silhouettes of static shapes take part, because a segment moves with its ends.
 
 Unbiased up to the offset of the two rays beside a film curve (a few thousandths of a pixel). Not covered, and said so
-by
-an error or a warning: discontinuities seen through perfect mirrors and smooth glass, shapes without known
-silhouettes, jumps of textures without interpolation; and, undetected, the moving intersection curve of two surfaces
-that pass through each other. Derivation: docs/theory/edge_sampling.md.
+by an error or a warning: see `boundary/limits.py`. Derivation: docs/theory/edge_sampling.md.
 
 Sources: Li, Aittala, Durand, Lehtinen 2018; Zhang, Miller, Yan, Gkioulekas, Zhao 2020 (path-space boundary integral).
 """
@@ -33,7 +32,7 @@ import numpy as np
 
 from .boundary.budget import Pilot, measure, shares
 from .boundary.chain import ChainTables
-from .boundary.crossings import crossing_term, film_cells, touching
+from .boundary.crossings import crossing_term, film_cells, seen, touching
 from .boundary.deliver import nothing
 from .boundary.device import arrays, recording, upload
 from .boundary.film import FilmSplat
@@ -41,7 +40,7 @@ from .boundary.guiding import Cells, Guide, blank, film_key
 from .boundary.horizons import Horizons, SmoothFaces, horizon_term, smooth_meshes
 from .boundary.indirect import indirect_shadow_term, indirect_term
 from .boundary.lights import AREA, SKY, Lights, LightTables, light_key, scene_extent
-from .boundary.limits import Limit, boundary_limits
+from .boundary.limits import CROSSING_INDIRECT, Limit, boundary_limits
 from .boundary.primary import WORTH_GUIDING, primary_term, transparent
 from .boundary.receivers import receiver_term
 from .boundary.shadow import shadow_term
@@ -145,7 +144,10 @@ class EdgeSampling(PathReplay):
             self._smooth = SmoothFaces(smooth) if smooth else None
             self._say(boundary_limits(scene, topology.lines.skipped, self.max_depth))
         # once bodies have touched they are watched, or a recorded step would be recorded anew whenever they part
-        self._touching |= self.primary and bool(touching(scene, camera_moves(sensor)))
+        if self.primary and not self._touching and touching(scene, camera_moves(sensor)):
+            self._touching = True
+            if self.max_depth > 2 and seen(scene, Silhouettes(scene, topology), sensor):
+                self._say([CROSSING_INDIRECT])
         if recorded:
             self._find_chains(scene, sensor, topology)
         self._arrays = arrays([table for table in (topology, lights, self._chains, self._smooth) if table is not None])
@@ -179,7 +181,7 @@ class EdgeSampling(PathReplay):
         if self._chains is not None and self._chains.size:
             elements["specular"] = (self._chains.padded * size, False)
         if self._touching:
-            elements["crossing"] = (film_cells(film)[1], False)
+            elements["crossing"] = (film_cells(film), False)
         if self._smooth is not None:
             elements["horizon"] = (self._smooth.size, False)
         for name, (count, further) in elements.items():

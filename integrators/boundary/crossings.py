@@ -27,16 +27,19 @@ import mitsuba as mi
 import numpy as np
 
 from .camera import FilmMap
-from .distribution import Discrete
+from .distribution import Discrete, stratified
 from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
 from .primary import Beside, radiance_jump, side_distance
 from .silhouettes import CONTACT, Silhouettes
+from .stream import Stream
 
 #: Length of a segment in pixels, and its parts, each of which shows at most one crossing; halvings of a part until the
 #: tangent planes take over; how far outside of what is left they may meet, as a fraction of it.
 LENGTH, PARTS, HALVINGS, SLACK = 1.0, 4, 7, 0.5
+#: Segments that find out whether there is a crossing at all.
+PROBES = 1 << 14
 #: Bounding boxes that are closer than this fraction of their size touch.
 TOUCHING = 1e-4
 
@@ -218,6 +221,38 @@ class Probe:
         beyond = mi.Ray3f(mi.Point3f(end - 0.6 * depth * d), d, 2.6 * depth, 0, [])
         return active & (reached | self.scene.ray_test(beyond, active & ~reached))
 
+    def look(
+        self,
+        curves: Silhouettes,
+        film: FilmSplat,
+        item: mi.UInt32,
+        inside: mi.Float,
+        lens: mi.Point2f | None,
+        random: Stream,
+        active: mi.Bool,
+    ) -> tuple[Crossings, mi.Vector2f]:
+        """A segment in each pixel of `film_cells`: what it crosses, and the normal of that curve on the film.
+
+        Args:
+            item: (N,) pixel.
+            inside: (N,) in [0, 1), where the segment's middle lies along the pixel's row.
+        """
+        columns = dr.opaque(mi.UInt32, int(film.size[0]) + 2 * film.border + 2)
+        row = item // columns
+        corner = mi.Point2f(mi.Float(item - row * columns), mi.Float(row)) + film.low - 1
+        middle = mi.Point2f(corner + mi.Vector2f(inside, random.next_1d()))
+        sin, cos = dr.sincos(dr.two_pi * random.next_1d())
+        half = 0.5 * LENGTH * mi.Vector2f(cos, sin)
+        x = self.search(mi.Point2f(middle - half), mi.Point2f(middle + half), lens, random.next_1d(), active)
+
+        du = self.camera.project_tangent(x.p, dr.cross(x.n_near, x.n_far), lens)
+        normal = dr.normalize(mi.Vector2f(du.y, -du.x))
+        near, far = (x.p_near, x.n_near), (x.p_far, x.n_far)
+        x.valid &= film.inside(x.u) & self.camera.in_front(x.p) & dr.isfinite(normal.x) & dr.isfinite(normal.y)
+        x.valid &= self.goes_on(curves, x, lens, far, x.near, near, x.valid)
+        x.valid &= self.goes_on(curves, x, lens, near, x.far, far, x.valid)
+        return x, normal
+
 
 def crossing_term(
     integrator: Any,
@@ -240,33 +275,17 @@ def crossing_term(
     """
     film, camera = FilmSplat(sensor), FilmMap(sensor)
     probe = Probe(scene, camera)
-    columns, pixels = film_cells(film)
 
     def evaluate(numbers: Numbers, attach: bool) -> Contribution:
         item, inside, probability = where.sample(numbers.place)
         random = numbers.random
-        row = item // columns
-        corner = mi.Point2f(mi.Float(item - row * columns), mi.Float(row)) + film.low - 1
-        middle = mi.Point2f(corner + mi.Vector2f(inside, random.next_1d()))
-        sin, cos = dr.sincos(dr.two_pi * random.next_1d())
-        along = mi.Vector2f(cos, sin)
         lens = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
-        half = 0.5 * LENGTH * along
-        ends = mi.Point2f(middle - half), mi.Point2f(middle + half)
-        x = probe.search(*ends, lens, random.next_1d(), probability > 0)
-
-        tangent = dr.cross(x.n_near, x.n_far)
-        du = camera.project_tangent(x.p, tangent, lens)
-        normal = dr.normalize(mi.Vector2f(du.y, -du.x))
-        active = x.valid & film.inside(x.u) & camera.in_front(x.p) & dr.isfinite(normal.x) & dr.isfinite(normal.y)
-        near, far = (x.p_near, x.n_near), (x.p_far, x.n_far)
-        active &= probe.goes_on(curves, x, lens, far, x.near, near, active)
-        active &= probe.goes_on(curves, x, lens, near, x.far, far, active)
-
+        x, normal = probe.look(curves, film, item, inside, lens, random, probability > 0)
+        active = x.valid
         motion = mi.Float(0)
         if attach:
             with dr.resume_grad():
-                p = meeting_point(curves, x, tangent, active)
+                p = meeting_point(curves, x, active)
                 motion = dr.dot(normal, mi.Vector2f(camera.project(p, lens)))
                 motion = dr.select(active & dr.isfinite(motion), motion, 0)
         weight = dr.select(active, 0.5 * dr.pi * mi.Float(x.count) / (LENGTH * probability * numbers.density), 0)
@@ -277,19 +296,33 @@ def crossing_term(
         return Contribution(u, motion, jump, weight, None, alpha, wavelengths)
 
     with dr.suspend_grad():
-        where = Discrete(dr.ones(mi.Float, pixels))
+        where = Discrete(dr.ones(mi.Float, film_cells(film)))
         memory = integrator.memory("crossing")
         return estimate(evaluate, mode, film, seed, film.pixels * spp, where, False, memory, grad_in)
 
 
-def film_cells(film: FilmSplat) -> tuple[mi.UInt32, int]:
-    """Columns and number of the pixels in which the middle of a segment may lie that crosses a curve on the film."""
+def film_cells(film: FilmSplat) -> int:
+    """Number of the pixels in which the middle of a segment may lie that crosses a curve on the film."""
     width, height = (int(n) + 2 * film.border + 2 for n in film.size)
-    return dr.opaque(mi.UInt32, width), width * height
+    return width * height
 
 
-def meeting_point(curves: Silhouettes, x: Crossings, tangent: mi.Vector3f, active: mi.Bool) -> mi.Point3f:
+def seen(scene: mi.Scene, curves: Silhouettes, sensor: mi.Sensor) -> bool:
+    """Whether the camera sees surfaces pass through each other, as far as `PROBES` segments find out; on the host."""
+    film, camera = FilmSplat(sensor), FilmMap(sensor)
+    with dr.suspend_grad():
+        random = Stream(0, dr.arange(mi.UInt32, PROBES))
+        lens = mi.Point2f(0) if camera.needs_aperture else None
+        place = stratified(PROBES, random.next_1d()) * film_cells(film)
+        item = mi.UInt32(place)
+        inside = mi.Float(place - mi.Float64(item))
+        x, _ = Probe(scene, camera).look(curves, film, item, inside, lens, random, mi.Bool(True))
+        return bool(dr.any(x.valid))
+
+
+def meeting_point(curves: Silhouettes, x: Crossings, active: mi.Bool) -> mi.Point3f:
     """The point of the curve, attached to both surfaces by (E14)."""
+    tangent = dr.cross(x.n_near, x.n_far)
     across_near, across_far = dr.cross(x.n_near, tangent), dr.cross(x.n_far, tangent)
     a = across_far / dr.dot(x.n_near, across_far)
     b = across_near / dr.dot(x.n_far, across_near)

@@ -6,12 +6,12 @@ of the other side. No edge lies there. In a triangle with corners v_i and normal
     F(b, θ) = Σ_i b_i n_i · (o − Σ_j b_j v_j) = 0                                                         (E15)
 
 is a conic in the barycentric coordinates b: a line meets it in at most two points, found in closed form. By Crofton's
-formula, for lines of the film with uniform angle and uniform place across the triangle, which is W wide in that direction,
+formula, for lines of the film at a uniform angle and a uniform place across the triangle, which is W wide there,
 
     ∫_Γ g dl = E[ Σ_points  π W g / 2 ] ,                                                                 (E16)
 
-and (E4) holds with g = h_j ΔL n · u̇. The curve slides over the triangle while F changes: with G the gradient of F on it,
-the point that stays on the curve moves with ẋ = Σ b_i v̇_i − G Ḟ / |G|², b fixed in Ḟ.
+and (E4) holds with g = h_j ΔL n · u̇. The curve slides over the triangle while F changes: with G the gradient of F on
+it, the point that stays on the curve moves with ẋ = Σ b_i v̇_i − G Ḟ / |G|², b fixed in Ḟ.
 
 Source: design of this project.
 """

@@ -61,5 +61,14 @@ def boundary_limits(scene: mi.Scene, too_fine: list[str], max_depth: int) -> lis
     return found
 
 
+#: What is left out where surfaces pass through each other.
+CROSSING_INDIRECT: Limit = (
+    "crossing-indirect",
+    "surfaces pass through each other, and light that others receive from beside the curve where they do is "
+    "differentiated as if the curve stood still; how the camera sees the curve is part of the derivative",
+    "compare with finite_difference, or set max_depth to 2",
+)
+
+
 def _list(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -304,7 +304,7 @@ class Silhouettes:
         return gap + GAP_SMOOTH * radius
 
     def reaches(self, hit: mi.PreliminaryIntersection3f, p: mi.Point3f, active: mi.Bool) -> mi.Bool:
-        """Whether the face that was hit, or the whole of a shape that has no faces, reaches as far as p in its plane."""
+        """Whether the face that was hit, or a shape that has no faces, reaches as far as p in its plane."""
         active = active & hit.is_valid()
         index, family = self._owner(hit, active)
         result = active & (family != MESH)

@@ -163,9 +163,6 @@ CASES: tuple[Case, ...] = (
         shape="cube",
         height=0.55,
     ),
-    _case(
-        "standing-cube-camera", "contact", "camera.to_world translate:x", _I, _P, _DELTA, _C, shape="cube", height=0.55
-    ),
     _case("gaussian-filter", "mesh", _MOVE, _I, _P, rfilter="gaussian", border="true"),
     _case("gaussian-filter-no-border", "mesh", _MOVE, _I, _P, rfilter="gaussian"),
     _case("cropped-film", "mesh", _MOVE, _I, _P, size=32, crop_width=20, crop_height=16, crop_x=9, crop_y=10),
