@@ -32,8 +32,9 @@ from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
 from .primary import Beside, radiance_jump, side_distance
-from .silhouettes import CONTACT, Silhouettes
+from .silhouettes import CONTACT, GAP, GAP_SMOOTH, Silhouettes
 from .stream import Stream
+from .tables import MESH, QUADRIC
 
 #: Length of a segment in pixels, and its parts, each of which shows at most one crossing; halvings of a part until the
 #: tangent planes take over; how far outside of what is left they may meet, as a fraction of it.
@@ -210,13 +211,13 @@ class Probe:
             hit: the latter.
         """
         d = self.ray(x.u, lens).d
-        depth = CONTACT * curves.rim_gap(hit, x.p, active)
+        depth = CONTACT * rim_gap(curves, hit, x.p, active)
         across = dr.normalize(dr.cross(back[1], dr.cross(front[1], back[1])))
         sine, slope = dr.dot(front[1], across), dr.dot(front[1], d)
         step = mi.Vector3f(across * (depth * slope / sine))
         end = mi.Point3f(x.p + step)
         active = active & dr.all(dr.isfinite(end))
-        reached = curves.reaches(hit, end, active)
+        reached = reaches(curves, hit, end, active)
         # Another face of the same surface may be there
         beyond = mi.Ray3f(mi.Point3f(end - 0.6 * depth * d), d, 2.6 * depth, 0, [])
         return active & (reached | self.scene.ray_test(beyond, active & ~reached))
@@ -329,3 +330,31 @@ def meeting_point(curves: Silhouettes, x: Crossings, active: mi.Bool) -> mi.Poin
     q_near = dr.dot(x.n_near, mi.Vector3f(curves.follow(x.near, x.p_near, active) - x.p))
     q_far = dr.dot(x.n_far, mi.Vector3f(curves.follow(x.far, x.p_far, active) - x.p))
     return mi.Point3f(x.p + a * q_near + b * q_far)
+
+
+def rim_gap(curves: Silhouettes, hit: mi.PreliminaryIntersection3f, p: mi.Point3f, active: mi.Bool) -> mi.Float:
+    """Distance at which rays pass an edge near p of the shape that was hit."""
+    gap = GAP * dr.norm(p)
+    if curves.quadrics is None:
+        return gap
+    index, family = curves.owner(hit, active)
+    radius = dr.gather(mi.Float, curves.quadrics.bounds()[1], index, active & (family == QUADRIC))
+    return gap + GAP_SMOOTH * radius
+
+
+def reaches(curves: Silhouettes, hit: mi.PreliminaryIntersection3f, p: mi.Point3f, active: mi.Bool) -> mi.Bool:
+    """Whether the face that was hit, or a shape that has no faces, reaches as far as p in its plane."""
+    active = active & hit.is_valid()
+    index, family = curves.owner(hit, active)
+    result = active & (family != MESH)
+    if curves.has_edges:
+        on_mesh = active & (family == MESH)
+        corner = 3 * (index + hit.prim_index)
+        v = [curves.vertex(dr.gather(mi.UInt32, curves.topology.faces, corner + i, on_mesh), on_mesh) for i in range(3)]
+        e1, e2, to_p = mi.Vector3f(v[1] - v[0]), mi.Vector3f(v[2] - v[0]), mi.Vector3f(p - v[0])
+        n = dr.cross(e1, e2)
+        b1, b2 = dr.dot(dr.cross(to_p, e2), n), dr.dot(dr.cross(e1, to_p), n)
+        result |= on_mesh & (b1 > 0) & (b2 > 0) & (b1 + b2 < dr.squared_norm(n))
+    if curves.quadrics is not None:
+        result &= (family != QUADRIC) | curves.quadrics.reaches(index, p, active & (family == QUADRIC))
+    return result

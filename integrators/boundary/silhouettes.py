@@ -271,7 +271,7 @@ class Silhouettes:
             p: (N,) where; detached.
         """
         active = active & hit.is_valid()
-        offset, family = self._owner(hit, active)
+        offset, family = self.owner(hit, active)
         p = mi.Point3f(dr.detach(p))
         result = p
         attach = lambda here, value: dr.replace_grad(
@@ -294,33 +294,7 @@ class Silhouettes:
             result = attach(tube, self.tubes.follow(offset + hit.prim_index, v, p, family == ROUND, tube))
         return mi.Point3f(result)
 
-    def rim_gap(self, hit: mi.PreliminaryIntersection3f, p: mi.Point3f, active: mi.Bool) -> mi.Float:
-        """Distance at which rays pass an edge near p of the shape that was hit."""
-        gap = GAP * dr.norm(p)
-        if self.quadrics is None:
-            return gap
-        index, family = self._owner(hit, active)
-        radius = dr.gather(mi.Float, self.quadrics.bounds()[1], index, active & (family == QUADRIC))
-        return gap + GAP_SMOOTH * radius
-
-    def reaches(self, hit: mi.PreliminaryIntersection3f, p: mi.Point3f, active: mi.Bool) -> mi.Bool:
-        """Whether the face that was hit, or a shape that has no faces, reaches as far as p in its plane."""
-        active = active & hit.is_valid()
-        index, family = self._owner(hit, active)
-        result = active & (family != MESH)
-        if self.has_edges:
-            on_mesh = active & (family == MESH)
-            corner = 3 * (index + hit.prim_index)
-            v = [self.vertex(dr.gather(mi.UInt32, self.topology.faces, corner + i, on_mesh), on_mesh) for i in range(3)]
-            e1, e2, to_p = mi.Vector3f(v[1] - v[0]), mi.Vector3f(v[2] - v[0]), mi.Vector3f(p - v[0])
-            n = dr.cross(e1, e2)
-            b1, b2 = dr.dot(dr.cross(to_p, e2), n), dr.dot(dr.cross(e1, to_p), n)
-            result |= on_mesh & (b1 > 0) & (b2 > 0) & (b1 + b2 < dr.squared_norm(n))
-        if self.quadrics is not None:
-            result &= (family != QUADRIC) | self.quadrics.reaches(index, p, active & (family == QUADRIC))
-        return result
-
-    def _owner(self, hit: mi.PreliminaryIntersection3f, active: mi.Bool) -> tuple[mi.UInt32, mi.UInt32]:
+    def owner(self, hit: mi.PreliminaryIntersection3f, active: mi.Bool) -> tuple[mi.UInt32, mi.UInt32]:
         """First face, or number within its family, of the shape that was hit; and its family."""
         number = dr.reinterpret_array(mi.UInt32, hit.shape)
         at = lambda table: dr.gather(mi.UInt32, table, number, active)
