@@ -55,7 +55,7 @@ from .specular_chain import purely_specular
 #: Kinds of arrays in a checkpoint, before the name of the term.
 _KINDS = ("share ", "mean ", "cumulative ")
 #: Samples of a term over those of the call, where they are fewer: a segment on the film that finds nothing is cheap
-_SHARES = {"crossing": 0.25, "horizon": 0.25}
+_SHARES = {"crossing": 0.125, "horizon": 0.25}
 
 
 class EdgeSampling(PathReplay):

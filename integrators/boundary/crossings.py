@@ -189,6 +189,9 @@ class Probe:
         ray = self.ray(u, lens)
         t = 0.5 * (plane_distance(ray, p_near, n_near) + plane_distance(ray, p_far, n_far))
         p = ray(t)
+        # Along the ray it is off by the round-off of t; in both planes, by that of its coordinates
+        a, b = dual(n_near, n_far)
+        p = mi.Point3f(p + a * dr.dot(n_near, mi.Vector3f(p_near - p)) + b * dr.dot(n_far, mi.Vector3f(p_far - p)))
         valid &= (t > 0) & dr.all(dr.isfinite(p))
         return Crossings(u, p, near, far, p_near, p_far, n_near, n_far, valid, count)
 
@@ -321,12 +324,16 @@ def seen(scene: mi.Scene, curves: Silhouettes, sensor: mi.Sensor) -> bool:
         return bool(dr.any(x.valid))
 
 
+def dual(n_a: mi.Vector3f, n_b: mi.Vector3f) -> tuple[mi.Vector3f, mi.Vector3f]:
+    """a and b of (E14)."""
+    tangent = dr.cross(n_a, n_b)
+    across_a, across_b = dr.cross(n_a, tangent), dr.cross(n_b, tangent)
+    return mi.Vector3f(across_b / dr.dot(n_a, across_b)), mi.Vector3f(across_a / dr.dot(n_b, across_a))
+
+
 def meeting_point(curves: Silhouettes, x: Crossings, active: mi.Bool) -> mi.Point3f:
     """The point of the curve, attached to both surfaces by (E14)."""
-    tangent = dr.cross(x.n_near, x.n_far)
-    across_near, across_far = dr.cross(x.n_near, tangent), dr.cross(x.n_far, tangent)
-    a = across_far / dr.dot(x.n_near, across_far)
-    b = across_near / dr.dot(x.n_far, across_near)
+    a, b = dual(x.n_near, x.n_far)
     q_near = dr.dot(x.n_near, mi.Vector3f(curves.follow(x.near, x.p_near, active) - x.p))
     q_far = dr.dot(x.n_far, mi.Vector3f(curves.follow(x.far, x.p_far, active) - x.p))
     return mi.Point3f(x.p + a * q_near + b * q_far)

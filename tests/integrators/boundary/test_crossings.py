@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import mitsuba as mi
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from integrators.boundary.crossings import touching
+from integrators.errors import GradientWarning
 from pathtracer.capture import View
 from pathtracer.inverse import Parameter, Problem
 from pathtracer.inverse.objective import Objective
@@ -137,6 +139,15 @@ def test_an_edge_in_the_middle_of_a_face_counts_once() -> None:
         images.append(np.mean([gradient(scene, TOP).forward(256, seed) for seed in range(4)], axis=0))
     slope = np.sum(images[0] * images[1]) / np.sum(images[1] ** 2)
     assert slope == pytest.approx(1, abs=0.04)
+
+
+@pytest.mark.parametrize(("height", "expected"), [(0.0, set()), (-0.01, {"crossing-indirect"})])
+def test_what_other_surfaces_see_of_a_crossing_is_warned_of(height: float, expected: set[str]) -> None:
+    found = gradient(standing(height), TOP, max_depth=3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found.forward(4, 0)
+    assert {w.message.code for w in caught if isinstance(w.message, GradientWarning)} == expected
 
 
 TOP = "top.vertex_positions translate:1,0.3,0"
