@@ -152,7 +152,6 @@ CASES: tuple[Case, ...] = (
     _case("intersecting-bodies-camera", "pair", "camera.to_world translate:x", _P, _C, offset=0),
     _case("sunk-sphere-moves", "contact", _POSE, _I, _P, _DELTA),
     _case("sunk-cube-moves", "contact", _MOVE, _I, _P, _DELTA, shape="cube"),
-    _case("sunk-cube-floor-rises", "contact", "floor.to_world translate:y", _I, _P, _DELTA, shape="cube"),
     _case(
         "standing-cube-moves",
         "contact",
