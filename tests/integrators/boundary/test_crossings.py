@@ -141,6 +141,11 @@ def test_an_edge_in_the_middle_of_a_face_counts_once() -> None:
     assert slope == pytest.approx(1, abs=0.04)
 
 
+@pytest.mark.parametrize("height", [0.0, -0.1])
+def test_a_body_on_the_ground_moves_or_the_ground_below_a_sunk_one(height: float) -> None:
+    assert_right(standing(height), "base.vertex_positions translate:0.2,0,1" if height else TOP)
+
+
 @pytest.mark.parametrize(("height", "expected"), [(0.0, set()), (-0.01, {"crossing-indirect"})])
 def test_what_other_surfaces_see_of_a_crossing_is_warned_of(height: float, expected: set[str]) -> None:
     found = gradient(standing(height), TOP, max_depth=3)
