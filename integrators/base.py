@@ -15,7 +15,7 @@ from mitsuba.ad.integrators.common import ADIntegrator
 
 from .sampling import ScrambledSobol
 from .specular_chain import SpecularChain, purely_specular, trace_specular_chain
-from .support import foreign_derivatives, require_supported, warn_of_hidden_motion
+from .support import foreign_derivatives, release_frames, require_supported, warn_of_hidden_motion
 
 #: Samples per pixel of one kernel launch. Sums of more samples lose digits in float32 (4096 bias a small
 #: finite difference by 4 %), and every lane of a launch costs memory for its random number generator.
@@ -142,6 +142,8 @@ class ReplayIntegrator(ADIntegrator):
                     foreign = foreign_derivatives(error)
                     if foreign is None:
                         raise
+                    # What its frames hold would look like another live derivative to the next call
+                    release_frames(error)
                     raise foreign from error
                 image /= len(launches)
                 if len(terms) * len(launches) > 1:

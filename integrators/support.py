@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from typing import Any
 
@@ -106,3 +107,10 @@ def foreign_derivatives(error: BaseException | None) -> UnsupportedGradient | No
         remedy="call dr.forward(x, dr.ADFlag.ClearEdges) for each variable x of this derivative, and dr.disable_grad "
         "on those of other scenes, or delete them",
     )
+
+
+def release_frames(error: BaseException | None) -> None:
+    """Drop the local variables of the frames that an exception and its causes keep alive."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
