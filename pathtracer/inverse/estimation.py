@@ -187,6 +187,8 @@ class Estimation:
                 )
             return
         self._skipped_in_row = 0
+        if move.rescaled:
+            self._first_loss, self._best, self._exploded = np.nan, None, 0
         if np.isnan(self._first_loss):
             self._first_loss = step.loss
         best = self._best[0] if self._best is not None else step.loss

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from tiny_scenes import corner, reference
 from pathtracer.capture import View
 from pathtracer.errors import Diverged, EnvironmentFault
 from pathtracer.inverse import Estimation, Parameter, Problem, estimate
+from pathtracer.inverse.estimation import EXPLODE_LIMIT
 from pathtracer.inverse.objective import Objective
 from pathtracer.inverse.rendering import Samples
+from pathtracer.inverse.solvers import Move
 
 FLOOR, WALL, LIGHT = "floor-mat.reflectance.value", "wall-mat.reflectance.value", "light.emitter.radiance.value"
 
@@ -104,6 +107,20 @@ def test_too_many_such_steps_end_the_run_with_the_last_good_state() -> None:
     assert caught.value.exit_code == 5
     result = caught.value.result(pictures=False)
     assert all(np.all(np.isfinite(v)) for v in result.values.values())
+
+
+@pytest.mark.parametrize("rescaled", [True, False])
+def test_a_loss_that_weighs_pixels_anew_is_not_compared_with_the_one_before(rescaled: bool) -> None:
+    run = Estimation(problem(8), "adam", seed=1, iterations=10)
+    latent, losses = run.objective.start, [1e-3, *[5.0] * EXPLODE_LIMIT]
+    for k, loss in enumerate(losses):
+        move = Move(latent, latent, None, rescaled=rescaled and k == 1)  # type: ignore[arg-type]
+        step = SimpleNamespace(loss=loss, loss_error=1e-4, index=k)
+        if k < len(losses) - 1 or rescaled:
+            run._judge(move, step)  # type: ignore[arg-type]
+        else:
+            with pytest.raises(Diverged):
+                run._judge(move, step)  # type: ignore[arg-type]
 
 
 def test_an_exploding_loss_ends_the_run_with_the_best_parameters() -> None:

@@ -30,6 +30,7 @@ class Move:
         stage: what the solver is doing, in a word or two.
         rate: factor on the latent step sizes.
         done: why the solver stops after this step, "" while it goes on.
+        rescaled: the loss weighs pixels anew from this step on, so that it does not compare with those before.
     """
 
     latent: np.ndarray
@@ -39,6 +40,7 @@ class Move:
     stage: str = ""
     rate: float = 1.0
     done: str = ""
+    rescaled: bool = False
 
 
 class Solver(Protocol):

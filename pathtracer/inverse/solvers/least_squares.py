@@ -251,7 +251,8 @@ class LeastSquares:
         copies = min(self._copies * 2 ** (self._round // 2), _MOST_COPIES)
         pair = p.pair(u, self._step, copies)
         samples = pair.samples
-        if self._refining == 1:
+        first = self._refining == 1
+        if first:
             p.weigh()
             self._reweigh(p, pair)
             self._columns = 1.0
@@ -277,6 +278,7 @@ class LeastSquares:
         step = equations.step(0.0, *self._room(centre, 0.5), wander=3.0)
         self._answer = self._move(centre, step)
         move = self._report(u, pair, equations.b, samples, "")
+        move.rescaled = first
         inverse, _ = equations.inverse()
         jitter = np.sqrt(np.clip(np.diag(inverse @ equations.renders @ inverse), 0, None))
         if np.any(np.abs(self._answer - centre) > np.maximum(_BENT * p.reach, 3 * jitter)):

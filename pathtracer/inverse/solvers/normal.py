@@ -16,6 +16,8 @@ import numpy as np
 Array = np.ndarray
 #: An eigenvalue of A counts as more than noise from so many standard deviations on.
 SIGNIFICANT = 3.0
+#: A single pixel determines an answer to this share at most, as far as its residual is concerned.
+MOST_LEVERAGE = 0.9
 #: Noise alone moves a number by at most this share of its reach in one step.
 _WANDER = 0.3
 
@@ -198,11 +200,7 @@ def build(
     else:
         from_columns = layout.clusters(np.einsum("npc,pc->np", 0.5 * (F1 - F2), r))
     noise = from_renders @ from_renders.T + from_columns @ from_columns.T
-    from_all = layout.clusters(0.5 * (np.einsum("npc,pc->np", F1, rb) + np.einsum("npc,pc->np", F2, ra)))
-    from_all = from_all - from_all.mean(axis=1, keepdims=True)
-    count = max(int(np.count_nonzero(np.any(weight > 0, axis=1))) // layout.tile**2, 2)
-    spread = from_all @ from_all.T * count / max(count - n, 1)
-    normal = Normal(A, gradient, noise, spread, reach, renders=from_renders @ from_renders.T)
+    normal = Normal(A, gradient, noise, np.zeros((n, n)), reach, renders=from_renders @ from_renders.T)
     E = normal.vectors * reach[:, None]
     G1, G2 = np.tensordot(E.T, F1, axes=1), np.tensordot(E.T, F2, axes=1)
     # E[(½(F1² - F2²))²] is the variance of F1 F2; the scatter of F1 F2 itself would count signal as noise
@@ -213,7 +211,27 @@ def build(
     lit = own > 0
     ratios = own[lit] / np.clip(signal[lit], 1e-3 * own[lit], None)
     normal.inflation = float(np.median(ratios)) if ratios.size else 1.0
+    normal.spread = _spread(normal, F1, F2, ra, rb, layout)
     return normal
+
+
+def _spread(normal: Normal, F1: Array, F2: Array, ra: Array, rb: Array, layout: Layout) -> Array:
+    """Covariance (n, n) of b from what the residual shows, whatever its cause.
+
+    A pixel that the answer leans on draws it near: its residual is smaller than its error, by I - H with H its
+    leverage. Dividing by it (HC3, MacKinnon and White 1985) makes up for that; without it, where few pixels of a
+    highlight determine a roughness, 95 % intervals held the truth in 82 % of cases.
+    """
+    if not layout.blur:
+        inverse, _ = normal.inverse()
+        Z = 0.5 * (F1 + F2)
+        leverage = np.einsum("npc,nm,mpd->pcd", Z, inverse, Z, optimize=True)
+        values, vectors = np.linalg.eigh(0.5 * (leverage + leverage.transpose(0, 2, 1)))
+        lean = 1 / (1 - np.clip(values, 0, MOST_LEVERAGE))
+        ra, rb = (np.einsum("pce,pe,pde,pd->pc", vectors, lean, vectors, r, optimize=True) for r in (ra, rb))
+    from_all = layout.clusters(0.5 * (np.einsum("npc,pc->np", F1, rb) + np.einsum("npc,pc->np", F2, ra)))
+    from_all = from_all - from_all.mean(axis=1, keepdims=True)
+    return np.asarray(from_all @ from_all.T)
 
 
 def loss(a: Array, b: Array, target: Array, weight: Array, layout: Layout) -> tuple[float, float]:
