@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 MOST = 64
 #: Widths of the Gaussian, in shares of the pictures' smaller side, where things move.
 _BLURS = (0.12, 0.05, 0.02)
+#: Seen through it, directions that the pictures respond to less than by this share of the most are held back: what is
+#: far off shall move there, and not turn or come nearer instead because that shifts its shadow a little, too.
+_HOLD = 0.1
 #: A light's strength grows by at most this factor and falls by at most the other in one step.
 _BRIGHTER, _DARKER = 20.0, 0.9
 _MOST_COPIES = 16
@@ -195,7 +198,7 @@ class LeastSquares:
             self._damping = float(np.clip(self._damping * 10, 1e-2, 1e4))
         equations = self._equations(layout, self._a, self._b)
         cap = 1.5 * 0.5**self._rejected
-        step = equations.step(self._damping, *self._room(self._u, cap))
+        step = equations.step(self._damping, *self._room(self._u, cap), hold=_HOLD if layout.blur else 0.0)
         self._expected = -equations.predicted(step)
         self._trial = self._move(self._u, step)
         self._answer = self._u.copy()

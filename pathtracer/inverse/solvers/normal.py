@@ -102,18 +102,22 @@ class Normal:
         """(n,) which eigenvectors the images say anything about."""
         return (self.values > SIGNIFICANT * self.fuzz) & (self.values > 1e-9 * max(float(self.values[-1]), 0.0))
 
-    def damped(self, damping: float, wander: float = _WANDER) -> Array:
-        """A positive definite A (n, n): noise and unseen directions are held back, and `damping` times its diagonal."""
+    def damped(self, damping: float, wander: float = _WANDER, hold: float = 0.0) -> Array:
+        """A positive definite A (n, n): noise and unseen directions are held back, and `damping` times its diagonal.
+
+        Args:
+            hold: directions to which the images respond less than by this share of the largest response move less.
+        """
         s, V = self.reach, self.vectors
         jitter = np.sqrt(np.clip(np.einsum("ie,ij,je->e", V, self.noise * np.outer(s, s), V), 0, None))
         top = max(float(self.values[-1]), float(self.fuzz.max(initial=0.0)), 1e-30)
-        ridge = jitter / wander + np.where(self.known, 0.0, 2 * self.fuzz) + 1e-9 * top
+        ridge = jitter / wander + np.where(self.known, 0.0, 2 * self.fuzz) + max(hold, 1e-9) * top
         H = (V * (np.clip(self.values, 0, None) + ridge)) @ V.T
         H = H / np.outer(s, s)
         diagonal = np.clip(np.diag(self.A), 0, None) + 1e-6 * top / s**2
         return H + damping * np.diag(diagonal)
 
-    def step(self, damping: float, low: Array, high: Array, wander: float = _WANDER) -> Array:
+    def step(self, damping: float, low: Array, high: Array, wander: float = _WANDER, hold: float = 0.0) -> Array:
         """The step (n,) that minimises the damped model within low <= step <= high.
 
         Noise alone takes it about `wander` times the numbers' reach at most.
@@ -121,7 +125,7 @@ class Normal:
         from scipy.linalg import cholesky, solve_triangular
         from scipy.optimize import lsq_linear
 
-        L = cholesky(self.damped(damping, wander), lower=True)
+        L = cholesky(self.damped(damping, wander, hold), lower=True)
         free = high - low > 1e-12
         step = np.where(free, 0.0, 0.5 * (low + high))
         if not np.any(free):
