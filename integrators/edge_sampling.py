@@ -323,7 +323,9 @@ class EdgeSampling(PathReplay):
 
     def _receivers(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
         lights = Lights(scene, self._extent, self._lights)
-        return receiver_term(self, mode, scene, curves, lights, sensor, _mix(seed, 7), *rest)
+        if lights.size == 0:
+            return nothing(FilmSplat(sensor), mode)
+        return receiver_term(self, mode, scene, curves, lights, sensor, _mix(seed, 9), *rest)
 
 
 def _mix(seed: Any, term: int) -> mi.UInt32:

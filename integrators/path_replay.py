@@ -96,7 +96,7 @@ class PathReplay(ReplayIntegrator):
         run = mi.Float(0)  # Length of the camera segment so far
 
         if dr.hint(self.hide_emitters, mode="scalar"):
-            skip = pi.is_valid() & (pi.shape.emitter() != None) & active  # noqa: E711
+            skip = pi.is_valid() & (pi.shape.emitter() != None) & active & (depth == 0)  # noqa: E711
             si_skip = pi.compute_surface_interaction(ray, mi.RayFlags.Minimal, skip)
             pi[skip] = self.skip_area_emitters(scene, si_skip.spawn_ray(ray.d), True, skip)
 

@@ -45,7 +45,7 @@ SHARED_AT = 0.03
 
 
 #: Solid angle of a lamp of which (E8b) takes half.
-LAMP_SHARED_AT = 0.05
+LAMP_SHARED_AT = 0.5
 
 
 def far_share(r: mi.Float, size: mi.Float) -> mi.Float:
@@ -53,15 +53,13 @@ def far_share(r: mi.Float, size: mi.Float) -> mi.Float:
     return mi.Float(dr.square(r) / (dr.square(r) + dr.square(SHARED_AT * size)))
 
 
-def lamp_share(x: mi.Point3f, y: mi.Point3f, n: mi.Normal3f, area: mi.Float) -> mi.Float:
-    """Which part of that is left to (E8b) of the point y, with normal n, of a lamp: much if lamps look large from x.
+def lamp_share(x: mi.Point3f, y: mi.Point3f, area: mi.Float) -> mi.Float:
+    """Which part of that is left to (E8b) of the point y of a lamp: much if lamps look large from x.
 
     Args:
         area: of lamps, one for all: both terms have to agree on it.
     """
-    to_y = mi.Vector3f(y - x)
-    distance = dr.norm(to_y)
-    angle = area * dr.abs_dot(n, to_y / distance) / dr.square(distance)
+    angle = area / dr.squared_norm(mi.Vector3f(y - x))
     return mi.Float(dr.detach(angle / (angle + LAMP_SHARED_AT)))
 
 
@@ -162,7 +160,7 @@ def indirect_shadow_term(
         value = link.weight * L * dr.norm(dr.cross(point.tangent, ω))
         lamp = ~y.far & ~y.delta
         theirs = far_share(dr.norm(p_B - si.p), size)
-        theirs *= dr.select(lamp, lamp_share(si.p, p_y, y.record.n, area), 1)
+        theirs *= dr.select(lamp, lamp_share(si.p, p_y, area), 1)
         share = dr.select(y.delta, 1, 1 - theirs)
         weight = dr.select(active, -share * dr.rcp(probability * numbers.density), 0)
         return Contribution(link.u, motion, value, weight)

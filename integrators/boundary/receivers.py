@@ -107,7 +107,7 @@ def receiver_term(
         dr.eval(beyond, random, kept.bounces, value, active, weight, seen, escapes, numbers.cell)
         L, _ = integrator.radiance(scene, random, mi.RayDifferential3f(beyond), kept.bounces + 1, active)
         lit = active & ~escapes
-        ours = dr.select(kept.bounces > 0, lamp_share(kept.p, seen.p, seen.n, area), 0)
+        ours = dr.select(kept.bounces > 0, lamp_share(kept.p, seen.p, area), 0)
         L -= dr.select(lit, (1 - ours) * seen.emitter(scene, lit).eval(seen, lit), 0)
         dr.eval(L)
         return Contribution(u, motion, value * L, weight, None, None, onward.wavelengths)

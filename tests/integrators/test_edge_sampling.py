@@ -260,6 +260,21 @@ def test_indirect_light_has_the_slope_of_finite_differences(who: str) -> None:
     assert_slope_is_one(subject.difference(3, 1e-2, 16), subject.forward(8, max_depth=3))
 
 
+@pytest.mark.parametrize("integrator", ["path_replay", "edge_sampling"])
+def test_only_the_first_segment_looks_through_hidden_emitters(integrator: str) -> None:
+    from integrators.boundary.stream import Stream
+
+    subject = Subject(room(area_light(), ball(), size=8), mover("floor", "area", "ball"))
+    estimator = mi.load_dict({"type": integrator, "max_depth": 3, "hide_emitters": True})
+    lamp = next(e for e in subject.scene.emitters())
+    y = lamp.get_shape().sample_position(0, mi.Point2f(0.5))
+    ray = mi.Ray3f(y.p + y.n * 0.1, -y.n)
+    numbers = Stream(1, mi.UInt32(0))
+    seen = [estimator.radiance(subject.scene, numbers, mi.RayDifferential3f(ray), depth)[0] for depth in (0, 1)]
+    bright = [float(np.max(np.array(L))) for L in seen]
+    assert bright[1] > 10 * max(bright[0], 1e-3)
+
+
 @pytest.mark.slow
 def test_light_that_only_bounces_reveals_the_shadow_of_an_unseen_occluder() -> None:
     """The camera looks at a wall; what moves is behind it, between a light and the floor that lights the wall."""

@@ -206,7 +206,7 @@ def test_command_writes_pictures_page_and_json(tmp_path, capfd):
     files = sorted(p.suffix for p in (tmp_path / "out").iterdir())
     assert files == [".html", ".json", ".png", ".png", ".png", ".png"]
     page = (tmp_path / "out" / "check.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png") == 4 and "http" not in page
+    assert page.count("data:image/png") == 4 and "http:" not in page and "https:" not in page
 
 
 def test_command_prints_a_table_and_the_remedy(capfd):

@@ -231,10 +231,10 @@ class LeastSquares:
         self._answer = self._u.copy()
         self._forget()
 
-    def _equations(self, layout: Layout, a: Array, b: Array) -> Normal:
+    def _equations(self, layout: Layout, a: Array, b: Array, lean: bool = False) -> Normal:
         p = self._problem
         assert p is not None
-        return normal.build(self._J1, self._J2, a, b, p.target, self._weight(), p.reach, layout)
+        return normal.build(self._J1, self._J2, a, b, p.target, self._weight(), p.reach, layout, lean=lean)
 
     def _reweigh(self, p: Linearizer, pair: Pair) -> None:
         factor = p.robust(np.abs(pair.mean - p.target)) if p.robust is not None else 1.0
@@ -291,9 +291,9 @@ class LeastSquares:
             move.done = "settled"
         return move
 
-    def _averaged(self, layout: Layout) -> tuple[Normal, Array]:
+    def _averaged(self, layout: Layout, lean: bool = False) -> tuple[Normal, Array]:
         centre = self._sum_u / self._sum_w
-        return self._equations(layout, self._sum_a / self._sum_w, self._sum_b / self._sum_w), centre
+        return self._equations(layout, self._sum_a / self._sum_w, self._sum_b / self._sum_w, lean), centre
 
     def _pinned(self, u: Array) -> Array:
         o = self._objective
@@ -338,7 +338,7 @@ class LeastSquares:
         if not (self._problem and self._sum_w):
             return None
         layout = self._layout()
-        equations, _ = self._averaged(layout)
+        equations, _ = self._averaged(layout, lean=True)
         inverse, unknown = equations.inverse(self._pinned(self._answer))
         # renders at the mean point: the residual at the answer is a step away
         covariance = inverse @ equations.spread @ inverse

@@ -176,6 +176,7 @@ def build(
     reach: Array,
     layout: Layout,
     crossed: bool = False,
+    lean: bool = False,
 ) -> Normal:
     """The normal equations.
 
@@ -185,6 +186,7 @@ def build(
         target, weight: (P, C).
         reach: (n,) latent change that counts as large.
         crossed: a shares its noise with J1, and b with J2: then each is paired with the other.
+        lean: whether `spread` accounts for pixels that the answer leans on; wants J of little noise.
     """
     n = len(J1)
     root = np.sqrt(weight)
@@ -215,24 +217,24 @@ def build(
     lit = own > 0
     ratios = own[lit] / np.clip(signal[lit], 1e-3 * own[lit], None)
     normal.inflation = float(np.median(ratios)) if ratios.size else 1.0
-    normal.spread = _spread(normal, F1, F2, ra, rb, layout)
+    normal.spread = _spread(normal, F1, F2, ra, rb, layout, lean)
     return normal
 
 
-def _spread(normal: Normal, F1: Array, F2: Array, ra: Array, rb: Array, layout: Layout) -> Array:
+def _spread(normal: Normal, F1: Array, F2: Array, ra: Array, rb: Array, layout: Layout, lean: bool) -> Array:
     """Covariance (n, n) of b from what the residual shows, whatever its cause.
 
     A pixel that the answer leans on draws it near: its residual is smaller than its error, by I - H with H its
     leverage. Dividing by it (HC3, MacKinnon and White 1985) makes up for that; without it, where few pixels of a
     highlight determine a roughness, 95 % intervals held the truth in 82 % of cases.
     """
-    if not layout.blur:
+    if lean:
         inverse, _ = normal.inverse()
         Z = 0.5 * (F1 + F2)
         leverage = np.einsum("npc,nm,mpd->pcd", Z, inverse, Z, optimize=True)
         values, vectors = np.linalg.eigh(0.5 * (leverage + leverage.transpose(0, 2, 1)))
-        lean = 1 / (1 - np.clip(values, 0, MOST_LEVERAGE))
-        ra, rb = (np.einsum("pce,pe,pde,pd->pc", vectors, lean, vectors, r, optimize=True) for r in (ra, rb))
+        more = 1 / (1 - np.clip(values, 0, MOST_LEVERAGE))
+        ra, rb = (np.einsum("pce,pe,pde,pd->pc", vectors, more, vectors, r, optimize=True) for r in (ra, rb))
     from_all = layout.clusters(0.5 * (np.einsum("npc,pc->np", F1, rb) + np.einsum("npc,pc->np", F2, ra)))
     from_all = from_all - from_all.mean(axis=1, keepdims=True)
     return np.asarray(from_all @ from_all.T)
