@@ -13,8 +13,8 @@ segment from a directly seen receiver to a light; every other segment. Boundary 
 film coordinates are fixed, the first hit slides along its camera ray, all later vertices and light samples keep their
 place on their surface. Silhouettes of static shapes take part, because a segment moves with its ends.
 
-Unbiased up to the offset of the two rays beside a film curve (a few thousandths of a pixel). Not covered, and said so
-by an error or a warning: see `boundary/limits.py`. Derivation: docs/theory/edge_sampling.md.
+Unbiased up to the small offsets of rays from the curves that they pass; they are named in docs/theory/edge_sampling.md,
+which has the derivation. Not covered, and said so by an error or a warning: see `boundary/limits.py`.
 
 Sources: Li, Aittala, Durand, Lehtinen 2018; Zhang, Miller, Yan, Gkioulekas, Zhao 2020 (path-space boundary integral).
 """
@@ -48,7 +48,7 @@ from .boundary.silhouettes import Silhouettes, scene_key
 from .boundary.sky import sky_term
 from .boundary.specular import specular_term
 from .boundary.tables import SceneTables
-from .errors import GradientWarning
+from .errors import GradientWarning, UnsupportedGradient
 from .path_replay import PathReplay
 from .specular_chain import purely_specular
 
@@ -94,6 +94,7 @@ class EdgeSampling(PathReplay):
         self._lights: LightTables | None = None
         self._chains: ChainTables | None = None
         self._touching = False
+        self._visits = 0
         self._smooth: SmoothFaces | None = None
         self._extent = dr.opaque(mi.Float, 0)
         #: Every array of the tables: `dr.freeze` looks for the inputs of a recording among the attributes
@@ -127,10 +128,16 @@ class EdgeSampling(PathReplay):
             recorded: whether what follows is part of a recording.
 
         Raises:
-            UnsupportedGradient: something moves in a scene with a shape or light whose boundaries are not known.
+            UnsupportedGradient: something moves in a scene with a shape or light whose boundaries are not known, or
+                in a spectral variant.
         """
         if not camera_moves(sensor) and not geometry_moves(scene):
             return
+        if mi.is_spectral:
+            raise UnsupportedGradient(
+                f"edge_sampling has no wavelengths in its boundary terms, which {mi.variant()} would need",
+                remedy="use a variant with rgb or mono colours, or finite_difference",
+            )
         # of the shapes as they stand now: read inside a recording it would be a number of the first step
         self._extent = scene_extent(scene)
         topology, lights = self._topology, self._lights
@@ -139,14 +146,17 @@ class EdgeSampling(PathReplay):
                 self._topology = topology = Silhouettes(scene, topology).topology
                 self._lights = lights = Lights(scene, self._extent, lights).tables
             self._memory, self._restored = self._restored, {}
-            self._touching = False
+            self._touching, self._visits = False, 0
             smooth = smooth_meshes(scene)
             self._smooth = SmoothFaces(smooth) if smooth else None
             self._say(boundary_limits(scene, topology.lines.skipped, self.max_depth))
         # once bodies have touched they are watched, or a recorded step would be recorded anew whenever they part
         if self.primary and not self._touching and touching(scene, camera_moves(sensor)):
             self._touching = True
-            if self.max_depth > 2 and seen(scene, Silhouettes(scene, topology), sensor):
+        if self._touching and self.max_depth > 2 and CROSSING_INDIRECT[0] not in self._warned:
+            # bodies that rest on each other may sink in later: looked at again at the 2nd, 4th, 8th, ... call
+            self._visits += 1
+            if self._visits & (self._visits - 1) == 0 and seen(scene, Silhouettes(scene, topology), sensor):
                 self._say([CROSSING_INDIRECT])
         if recorded:
             self._find_chains(scene, sensor, topology)
@@ -201,7 +211,10 @@ class EdgeSampling(PathReplay):
 
     def derivative_terms(self, params: Any) -> list[tuple[Any, int | float]]:
         """Interior and boundary terms that are on; see `ReplayIntegrator.derivative_terms`."""
-        return [(term, own or self.shares.get(name, _SHARES.get(name, 0))) for name, term, own in self._named_terms()]
+        return [
+            (term, max(1, round(own * _SHARES.get(name, 1))) if own else self.shares.get(name, _SHARES.get(name, 0)))
+            for name, term, own in self._named_terms()
+        ]
 
     def _named_terms(self) -> list[tuple[str, Any, int]]:
         terms: list[tuple[str, Any, int]] = []

@@ -114,7 +114,7 @@ def importance_walk(
         onward = si.to_world(sample.wo)
         ratio = cosine_ratio(si, ω) / cosine_ratio(si, onward)
         β *= weight * dr.select(dr.isfinite(ratio), ratio, 0)
-        # The specular lobe of a vertex would need the whole chain to be attached: left out, see `declared limits`
+        # The specular lobe of a vertex would need the whole chain to be attached: left out, see `limits.py`
         active &= ~mi.has_flag(sample.sampled_type, mi.BSDFFlags.Delta) & (dr.max(mi.unpolarized_spectrum(β)) > 0)
         survive = dr.minimum(dr.max(mi.unpolarized_spectrum(β)), 0.95)
         roulette = bounces + 1 >= rr_depth

@@ -10,7 +10,8 @@ n points away from the occluder. x_D keeps its place on its surface, so only the
 own rim does not move in its own coordinates. x_S likewise, except where the camera sees it directly: there it slides
 along the camera ray, whose film position is fixed.
 
-Two ways of drawing the line, each for a part of the light, so that nothing is counted twice:
+Two ways of drawing the line, each for a part of the light, so that nothing is counted twice (`receivers.py` is a third,
+which takes shares of both):
 - to a light: L is the emission of a sampled light vertex y; only for x_S that the camera sees after at least one
   bounce, since directly seen receivers belong to `shadow`.
 - freely: L is what x_D reflects, without its own emission; ω is drawn among the directions from which the edge is a
@@ -36,13 +37,16 @@ from .film import FilmSplat
 from .guiding import Numbers
 from .importance import Connection, importance_walk
 from .lights import NUDGE, Lights, arriving, reached
+from .primary import TOUCH
 from .shadow import ShadowCurves
-from .silhouettes import CurvePoint, Silhouettes
+from .silhouettes import CONTACT, CurvePoint, Silhouettes
 from .view import View
 
 #: Distance of a receiver from a curve at which `receivers.py` takes half of the integral, in extents of the scene.
 SHARED_AT = 0.03
 
+#: 1 - cosine of the angle below which two surfaces at one place count as one.
+FLUSH = 1e-4
 
 #: Solid angle of a lamp of which (E8b) takes half.
 LAMP_SHARED_AT = 0.5
@@ -61,6 +65,54 @@ def lamp_share(x: mi.Point3f, y: mi.Point3f, area: mi.Float) -> mi.Float:
     """
     angle = area / dr.squared_norm(mi.Vector3f(y - x))
     return mi.Float(dr.detach(angle / (angle + LAMP_SHARED_AT)))
+
+
+def seen_from(
+    scene: mi.Scene, curves: Silhouettes, start: mi.Point3f, x: mi.Point3f, size: mi.Float, active: mi.Bool
+) -> mi.Bool:
+    """Whether nothing stands between a point just beside a curve and the receiver x.
+
+    Args:
+        size: extent of the scene.
+    """
+    back = mi.Vector3f(x - start)
+    r = dr.norm(back)
+    back /= r
+    active = active & ~scene.ray_test(mi.Ray3f(start, back, r * (1 - TOUCH), 0, []), active)
+    if curves.tubes is not None:  # a ray that starts within another tube leaves it unnoticed; the way from x meets it
+        clearance = NUDGE * size
+        toward = mi.Ray3f(mi.Point3f(x - back * clearance), -back, r - clearance, 0, [])
+        active &= ~scene.ray_test(toward, active)
+    return active
+
+
+def goes_past(
+    scene: mi.Scene,
+    point: CurvePoint,
+    outward: mi.Vector3f,
+    ray: mi.Ray3f,
+    hit: mi.PreliminaryIntersection3f,
+    seen: mi.SurfaceInteraction3f,
+    active: mi.Bool,
+) -> mi.Bool:
+    """Whether what lies behind the curve is seen beside the occluder only.
+
+    An occluder that touches a sheet without thickness hides nothing from the sheet's other side: rays from there end on
+    the sheet, or on a face of the occluder that lies on it, beside the curve and before the occluder alike.
+
+    Args:
+        ray: from just beside the curve.
+        hit, seen: (N,) what it meets.
+    """
+    reach = 2 * CONTACT * point.gap
+    close = active & hit.is_valid() & (hit.t < reach)
+    origin = mi.Point3f(ray.o - point.gap * (2 * outward + CONTACT * ray.d))
+    inner = mi.Ray3f(origin, ray.d, 2 * reach, 0, [])
+    other = scene.ray_intersect_preliminary(inner, coherent=False, active=close)
+    there = other.compute_surface_interaction(inner, mi.RayFlags.Minimal, close & other.is_valid())
+    flush = dr.abs(dr.dot(seen.n, mi.Vector3f(there.p - seen.p))) < point.gap
+    flush &= dr.abs_dot(seen.n, there.n) > 1 - FLUSH
+    return active & ~(close & there.is_valid() & flush)
 
 
 def near_end(
@@ -92,6 +144,9 @@ def near_end(
         clearance = NUDGE * size
         back = mi.Ray3f(mi.Point3f(si.p + ω * clearance), ω, si.t - clearance, 0, [])
         si.t = dr.select(scene.ray_test(back, active & si.is_valid()), dr.inf, si.t)
+    if not standing:
+        past = goes_past(scene, point, outward, ray, hit, si, active & si.is_valid())
+        si.t = dr.select(past, si.t, dr.inf)
     with dr.resume_grad(when=attach):
         attached = curves.follow(hit, si.p, active)
     return start, outward, dr.detach(si), attached
@@ -219,6 +274,7 @@ def indirect_term(
         hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
         active &= hit.is_valid()
         seen = hit.compute_surface_interaction(ray, mi.RayFlags.All, active)
+        active &= goes_past(scene, point, outward, ray, hit, seen, active)
         link = importance_walk(
             scene, camera, film, random, si, ω, 0, integrator.max_depth - 3, integrator.rr_depth, active
         )

@@ -7,7 +7,8 @@ as the path tracer does; each of its vertices X_k is a receiver from which one c
 
 Every sample reaches the film, and narrow lobes between the camera and X_k are sampled, not met by chance. But 1/r² has
 no bounded variance where receivers touch curves, while the lines of (E8) do not know r at all. The two share the
-integral by the distance: (E8b) takes r²/(r² + a²) of it, (E8) the rest, which is unbiased for any a.
+integral by the distance: (E8b) takes r²/(r² + a²) of it, of lamps less where they look small from X_k, (E8) the rest,
+which is unbiased for any a.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
 from .importance import Connection
-from .indirect import LineCurves, far_share, lamp_share, segment_motion
+from .indirect import LineCurves, far_share, goes_past, lamp_share, seen_from, segment_motion
 from .lights import NUDGE, Lights
 from .primary import TOUCH
 from .shadow import first_surface
@@ -88,12 +89,11 @@ def receiver_term(
         ω = dr.normalize(mi.Vector3f(dr.detach(mi.Point3f(point.p)) - kept.p))
         outward = point.outward(ω)
         start = point.beside(outward, -ω)
-        back = mi.Vector3f(kept.p - start)
-        shadow = mi.Ray3f(start, dr.normalize(back), dr.norm(back) * (1 - TOUCH), 0, [])
-        active &= ~scene.ray_test(shadow, active)
+        active &= seen_from(scene, curves, start, kept.p, size, active)
         beyond = mi.Ray3f(start, ω, 0, onward.wavelengths)
         far = scene.ray_intersect_preliminary(beyond, coherent=False, active=active)
         seen = far.compute_surface_interaction(beyond, mi.RayFlags.All, active)
+        active &= goes_past(scene, point, outward, beyond, far, seen, active)
         escapes = ~far.is_valid()
         active &= ~escapes | (kept.bounces > 0)
         with dr.resume_grad(when=attach):
@@ -173,7 +173,7 @@ def walk(
         active &= bounces < most
         sample, factor = bsdf.sample(ctx, si, stream.next_1d(), stream.next_2d(), active)
         β *= factor
-        # A specular lobe would need the whole chain to be attached: left out, see `declared limits`
+        # A specular lobe would need the whole chain to be attached: left out, see `limits.py`
         active &= ~mi.has_flag(sample.sampled_type, mi.BSDFFlags.Delta) & (dr.max(mi.unpolarized_spectrum(β)) > 0)
         survive = dr.minimum(dr.max(mi.unpolarized_spectrum(β)), 0.95)
         roulette = bounces + 1 >= rr_depth

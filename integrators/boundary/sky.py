@@ -23,7 +23,7 @@ from .camera import FilmMap
 from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
-from .indirect import LineCurves
+from .indirect import LineCurves, seen_from
 from .lights import NUDGE
 from .primary import TOUCH
 from .shadow import first_surface
@@ -83,8 +83,7 @@ def sky_term(
         outward = point.outward(ω)
         start = point.beside(outward)
         active &= ~scene.ray_test(mi.Ray3f(start, ω), active)
-        back = mi.Vector3f(si.p - start)
-        active &= ~scene.ray_test(mi.Ray3f(start, dr.normalize(back), dr.norm(back) * (1 - TOUCH), 0, []), active)
+        active &= seen_from(scene, curves, start, si.p, size, active)
         with dr.resume_grad(when=attach):
             motion = dr.dot(dr.detach(outward), mi.Vector3f(point.p) - mi.Vector3f(X))
             motion = dr.select(active & dr.isfinite(motion), motion, 0)

@@ -51,34 +51,43 @@ def jumping_textures(owner: Any) -> list[Grid]:
             found.append(Grid(transform, (2, 2)))
         elif texture.class_name().startswith("Bitmap"):
             data = parameters[f"{prefix}.data" if prefix else "data"]
-            if _steps(texture, transform, np.array(data)):
+            if _steps(texture, transform):
                 found.append(Grid(transform, (data.shape[1], data.shape[0])))
     return found
 
 
-def _steps(texture: mi.Texture, transform: Floats, data: npt.NDArray[np.floating[Any]]) -> bool:
+def _steps(texture: mi.Texture, transform: Floats) -> bool:
     """Whether a bitmap is constant within texels; found out by looking, since the filter is not a parameter.
 
-    Looks where a texel differs from its neighbour to the right or below: interpolation is not constant there.
+    Looks at a checkerboard of texels in the place of its own, which may be all alike until they are optimised.
     """
-    height, width = data.shape[:2]
-    differs = np.zeros((height, width), dtype=bool)
-    differs[:, :-1] |= (data[:, 1:] != data[:, :-1]).any(axis=2)
-    differs[:-1] |= (data[1:] != data[:-1]).any(axis=2)
-    found = np.flatnonzero(differs)
-    if len(found) == 0:
+    parameters = mi.traverse(texture)
+    data = type(parameters["data"])(parameters["data"])
+    height, width, channels = data.shape
+    if width * height == 1:
         return False
-    if len(found) > 256:
-        found = np.random.default_rng(0).choice(found, 256, replace=False)
-    texel = np.stack([found % width, found // width], axis=1) + 0.5
-    values = []
-    for shift in ((-0.37, -0.31), (0.41, 0.33)):
-        st = np.concatenate([(texel + shift) / (width, height), np.ones((len(texel), 1))], axis=1)
-        uv = st @ np.linalg.inv(transform).T
-        si = dr.zeros(mi.SurfaceInteraction3f, len(texel))
-        si.uv = mi.Point2f(*(uv[:, i].astype(np.float32) for i in (0, 1)))
-        values.append(np.array(texture.eval(si)))
-    return np.array_equal(values[0], values[1])
+    try:
+        column, row = np.meshgrid(np.arange(width), np.arange(height))
+        board = np.repeat((0.25 + 0.5 * ((column + row) % 2))[:, :, None], channels, axis=2)
+        parameters["data"] = mi.TensorXf(board.astype(np.float32))
+        parameters.update()
+        before = _look(texture, transform, (-0.37, -0.31))
+        return np.array_equal(before, _look(texture, transform, (0.41, 0.33)))
+    finally:
+        parameters["data"] = data
+        parameters.update()
+
+
+def _look(texture: mi.Texture, transform: Floats, shift: tuple[float, float]) -> Floats:
+    """The values of a few texels, looked up beside their centres by a shift in texels."""
+    height, width = mi.traverse(texture)["data"].shape[:2]
+    few = np.arange(min(width * height, 16))
+    texel = np.stack([few % width, few // width], axis=1) + 0.5
+    st = np.concatenate([(texel + shift) / (width, height), np.ones((len(texel), 1))], axis=1)
+    uv = st @ np.linalg.inv(transform).T
+    si = dr.zeros(mi.SurfaceInteraction3f, len(texel))
+    si.uv = mi.Point2f(*(uv[:, i].astype(np.float32) for i in (0, 1)))
+    return np.array(texture.eval(si))
 
 
 def cut(uv: Floats, grid: Grid) -> tuple[npt.NDArray[np.int64], Floats, Floats]:

@@ -1,0 +1,108 @@
+"""Visibility between surfaces: terms that share an integral, sheets without thickness, outlines inside of tubes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import drjit as dr
+import mitsuba as mi
+import numpy as np
+import pytest
+
+import integrators.boundary.indirect as indirect
+from integrators import UnsupportedGradient
+
+T = mi.ScalarTransform4f
+
+
+def camera(origin: list[float], target: list[float]) -> dict[str, Any]:
+    film = {"type": "hdrfilm", "width": 8, "height": 8, "rfilter": {"type": "box"}, "pixel_format": "rgb"}
+    to_world = T().look_at(origin=origin, target=target, up=[0, 0, 1])
+    return {"type": "perspective", "fov": 40, "to_world": to_world, "film": film}
+
+
+def paint(albedo: float) -> dict[str, Any]:
+    return {"type": "twosided", "inner": {"type": "diffuse", "reflectance": albedo}}
+
+
+def lamp(z: float, size: float) -> dict[str, Any]:
+    place = T().translate([0, 0, z]).scale(size)
+    return {"type": "rectangle", "to_world": place, "emitter": {"type": "area", "radiance": 5.0}}
+
+
+def totals(scene: dict[str, Any], factor: list[float], count: int, spp: int, **props: Any) -> np.ndarray:
+    """(count,) sums of the derivative images of indirect visibility as the mesh `body` is stretched by 1 + θ factor."""
+    loaded = mi.load_dict({"type": "scene"} | scene, optimize=False)
+    params = mi.traverse(loaded)
+    key = "body.vertex_positions"
+    base = mi.Float(params[key])
+    off = {"interior": False, "primary": False, "shadow": False}
+    integrator = mi.load_dict({"type": "edge_sampling", "max_depth": 3} | off | props)
+    found = []
+    for seed in range(count):
+        θ = mi.Float(0)
+        dr.enable_grad(θ)
+        params[key] = dr.ravel(mi.Point3f(dr.unravel(mi.Point3f, base) * (1 + mi.Vector3f(*factor) * θ)))
+        params.update()
+        dr.forward(θ, dr.ADFlag.ClearEdges)
+        found.append(float(np.array(integrator.render_forward(loaded, params, seed=seed, spp=spp)).sum()))
+    return np.array(found)
+
+
+def room() -> dict[str, Any]:
+    """A cube between a floor and a large lamp."""
+    wall = T().translate([-1.5, 0, 1]).rotate([0, 1, 0], 90)
+    return {
+        "camera": camera([1, -4, 3], [0, 0, 0.4]),
+        "floor": {"type": "rectangle", "to_world": T().scale(3), "bsdf": paint(0.8)},
+        "wall": {"type": "rectangle", "to_world": wall, "bsdf": paint(0.8)},
+        "body": {"type": "cube", "to_world": T().translate([0, 0, 0.8]).scale(0.4), "bsdf": paint(0.5)},
+        "lamp": {"type": "rectangle", "to_world": T().translate([0, 0, 3]).rotate([1, 0, 0], 180)}
+        | {"emitter": {"type": "area", "radiance": 5.0}},
+    }
+
+
+@pytest.mark.parametrize("name", ["SHARED_AT", "LAMP_SHARED_AT"])
+def test_the_sum_does_not_depend_on_who_takes_which_share(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for factor in (0.2, 20):
+        monkeypatch.setattr(indirect, name, getattr(indirect, name) * factor)
+        found.append(totals(room(), [1, 1, 1], 8, 2048))
+    error = np.sqrt(sum(f.var(ddof=1) / len(f) for f in found))
+    sums = [f.mean() for f in found]
+    assert error < 0.05 * abs(sums[0]), "too noisy to judge"
+    assert abs(sums[0] - sums[1]) < 3.5 * error
+
+
+@pytest.mark.parametrize("place", ["above", "below"])
+def test_what_stands_on_a_sheet_hides_nothing_from_its_other_side(place: str) -> None:
+    """A hair's breadth above the sheet, so that it is the sheet which rays meet first."""
+    body = T().translate([0, 0, 0.400005 * (1 if place == "above" else -1)]).scale(0.4)
+    scene = {
+        "camera": camera([0, -5, -0.7], [0, 0, -1.2]),
+        "sheet": {"type": "rectangle", "to_world": T().scale(2), "bsdf": paint(0.7)},
+        "floor": {"type": "rectangle", "to_world": T().translate([0, 0, -2]).scale(4), "bsdf": paint(0.7)},
+        "body": {"type": "cube", "to_world": body, "bsdf": paint(0.2)},
+        "lamp": lamp(-1.99, 0.6),
+    }
+    changes = totals(scene, [1, 1, 0], 2, 64)
+    assert (np.abs(changes) > 0.1).all() if place == "below" else (changes == 0).all()
+
+
+def test_an_outline_inside_of_a_hair_does_not_count(tmp_path: Path) -> None:
+    """A thin strip within a thick and long hair: rays that start in the hair leave it unnoticed."""
+    path = tmp_path / "hair.txt"
+    path.write_text("\n".join(f"{x} 0 0.8 0.5" for x in (-60, -20, 20, 60)) + "\n")
+    scene = room()
+    scene["body"] = {"type": "cube", "to_world": T().translate([0, 0, 0.8]).scale([0.4, 0.1, 0.1]), "bsdf": paint(0.5)}
+    scene["hair"] = {"type": "bsplinecurve", "filename": str(path), "bsdf": paint(0.5)}
+    scene["sky"] = {"type": "constant", "radiance": 1.0}
+    for props in ({}, {"max_depth": 2, "indirect": False, "shadow": True}):
+        assert totals(scene, [1, 1, 1], 1, 256, **props) == 0
+
+
+def test_spectral_variants_are_refused_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mi, "is_spectral", True, raising=False)
+    with pytest.raises(UnsupportedGradient, match="wavelengths"):
+        totals(room(), [1, 1, 1], 1, 1)
