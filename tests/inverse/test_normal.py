@@ -122,3 +122,21 @@ def test_tiles_account_for_noise_that_neighbours_share() -> None:
     exact = np.var(found, axis=0)
     pixels, tiles = (np.mean(claimed[k], axis=0) / exact for k in (1, 4))
     assert np.all(pixels < 0.5) and np.all(tiles > 0.6)
+
+
+def test_a_pixel_whose_derivative_is_all_noise_does_not_rule_the_rest() -> None:
+    rng = np.random.default_rng(5)
+    J, step = columns(3), np.array([0.3, -0.2, 0.1])
+    truth = np.einsum("npc,n->pc", J, step)
+    weight = np.full((P, 1), 1 / P)
+    off = {True: [], False: []}
+    for _ in range(50):
+        J1, J2 = (J + 0.05 * rng.normal(size=J.shape) for _ in range(2))
+        a, b = (truth + 0.02 * rng.normal(size=truth.shape) for _ in range(2))
+        for heavy in (False, True):
+            if heavy:  # one of them only, as heavy tails are
+                J1[:, 17] = 300 * rng.normal(size=(3, 1))
+            e = normal.build(J1, J2, a, b, np.zeros((P, 1)), weight, np.ones(3), LAYOUT)
+            off[heavy].append(e.step(0.0, np.full(3, -1.0), np.full(3, 1.0)) + step)
+    spread = {heavy: np.abs(found).max() for heavy, found in off.items()}
+    assert spread[True] < 2 * spread[False]

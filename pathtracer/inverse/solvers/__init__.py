@@ -30,7 +30,7 @@ class Move:
         stage: what the solver is doing, in a word or two.
         rate: factor on the latent step sizes.
         done: why the solver stops after this step, "" while it goes on.
-        rescaled: the loss weighs pixels anew from this step on, so that it does not compare with those before.
+        rescaled: the loss does not compare with those of earlier steps: pixels weigh anew, or the solver starts again.
     """
 
     latent: np.ndarray

@@ -16,11 +16,15 @@ points:
 Noise of J̄ does not bias this, since it is independent of the renders. Renders per round double until the noise that
 they leave in every number is below what was asked for, or below half of what the observation itself leaves.
 
+Where things move and the residual is more than noise, the end is looked at twice: across the weakest directions there
+may be another minimum (`twin.py`), from which the solver starts again; it keeps the better one.
+
 Sources: Levenberg 1944, Marquardt 1963; instruments: Reiersol 1945; covariance: White 1980 (heteroscedastic).
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +35,7 @@ import numpy as np
 from ...errors import UsageError
 from . import Move, normal
 from .normal import Array, Layout, Normal
+from .twin import elsewhere
 
 if TYPE_CHECKING:
     from ..linearize import Linearizer, Pair
@@ -43,6 +48,8 @@ _BLURS = (0.12, 0.05, 0.02)
 #: Seen through it, directions that the pictures respond to less than by this share of the most are held back: what is
 #: far off shall move there, and not turn or come nearer instead because that shifts its shadow a little, too.
 _HOLD = 0.1
+#: A width of the blur is done with when a step takes away less than this share of the loss.
+_CREEP = 0.1
 #: A light's strength grows by at most this factor and falls by at most the other in one step.
 _BRIGHTER, _DARKER = 20.0, 0.9
 _MOST_COPIES = 16
@@ -50,6 +57,8 @@ _MOST_COPIES = 16
 _BENT = 0.01
 #: Rounds of refinement that derivative images are averaged over.
 _COLUMNS = 6
+#: Other minima that are tried at most, launches of a render that looks for one, and the first of its seeds.
+_TWINS, _LOOK, _LOOKS = 3, 4, 1 << 20
 #: They are good enough when their own noise adds so little to their squares.
 _NOISY = 1.3
 
@@ -117,6 +126,8 @@ class LeastSquares:
         self._sum_a, self._sum_b, self._sum_u, self._sum_w = np.zeros(0), np.zeros(0), np.zeros(n), 0.0
         self._robust = np.zeros(0)
         self._whole, self._whole_at = np.full(n, np.inf), 0.0
+        self._tried = 0
+        self._kept: dict[str, np.ndarray] = {}
 
     def steps(self, objective: Objective) -> Iterator[Move]:
         """See the module's docstring."""
@@ -133,6 +144,8 @@ class LeastSquares:
                 self._step >= self.iterations or (self.seconds is not None and self._elapsed >= self.seconds)
             ):
                 move.done = "budget"
+                if self._kept:  # on the way from one minimum to another
+                    self._fall_back(move)
             yield move
             if move.done:
                 return
@@ -203,6 +216,7 @@ class LeastSquares:
         self._trial = self._move(self._u, step)
         self._answer = self._u.copy()
         move = self._report(trial, pair, equations.b, samples, "" if taken else ", step taken back")
+        move.rescaled = first and bool(self._kept)  # a fresh start elsewhere does not compare with what was before
         if taken or self._rejected > 4:
             self._proceed(p, equations, step)
         return move
@@ -213,7 +227,10 @@ class LeastSquares:
         jitter = float(np.sum(inverse * equations.noise))
         small = float(np.max(np.abs(step) / p.reach, initial=0.0)) < 0.02
         drowned = self._expected < 4 * jitter
-        if not (small or drowned or self._rejected > 4):
+        layout = self._layout()
+        # what is held back creeps; it is free at the next width
+        creeping = layout.blur > 0 and self._expected < _CREEP * self._present(layout)
+        if not (small or drowned or creeping or self._rejected > 4):
             return
         if self._level < len(self._levels) - 1:
             self._level += 1
@@ -230,6 +247,11 @@ class LeastSquares:
         self._refining = 1
         self._answer = self._u.copy()
         self._forget()
+
+    def _present(self, layout: Layout) -> float:
+        p = self._problem
+        assert p is not None
+        return normal.loss(self._a, self._b, p.target, self._weight(), layout)[0]
 
     def _equations(self, layout: Layout, a: Array, b: Array, lean: bool = False) -> Normal:
         p = self._problem
@@ -287,9 +309,52 @@ class LeastSquares:
         if np.any(np.abs(self._answer - centre) > np.maximum(_BENT * p.reach, 3 * jitter)):
             self._forget()  # farther than noise explains, and than one linear model reaches
             self._columns = 0.0
-        elif self.stop == "auto" and self._precise(equations):
+        elif self.stop == "auto" and self._precise(equations) and not self._again(p, equations, move):
             move.done = "settled"
         return move
+
+    def _again(self, p: Linearizer, equations: Normal, move: Move) -> bool:
+        """Start again at another minimum, if there may be one; of those that were reached keep the best."""
+        loss, error = self._settled_loss(self._snapshot())
+        if self._kept and loss >= self._settled_loss(self._kept)[0]:
+            self._fall_back(move)
+            return False
+        if self._tried >= _TWINS or not np.any(p.geometry) or loss < 3 * error:
+            return False
+        u, seeds = self._answer, itertools.count(_LOOKS + 64 * self._step)
+        low, high = self._room(u, np.inf)
+
+        def render(change: Array) -> Pair:
+            pair = p.pair(self._move(u, np.clip(change, low, high)), next(seeds), _LOOK)
+            move.evaluation.samples += pair.samples
+            return pair
+
+        shown = dict(self._objective.images)
+        J = 0.5 * (self._J1 + self._J2)
+        step = elsewhere(equations, J, render, p.target, self._weight(), p.geometry, self._layout())
+        self._objective.images.update(shown)
+        if step is None:
+            return False
+        self._kept = self._snapshot()
+        self._tried += 1
+        self._trial = self._move(u, np.clip(step, low, high))
+        self._a = self._b = np.zeros((0, 0))
+        self._damping, self._rejected, self._refining = 1e-3, 0, 0
+        return True
+
+    def _settled_loss(self, state: Mapping[str, np.ndarray]) -> tuple[float, float]:
+        """Loss and its error of the averages in a state."""
+        p = self._problem
+        assert p is not None
+        w = float(state["numbers"][self._NUMBERS.index("_sum_w")])
+        return normal.loss(state["sum_a"] / w, state["sum_b"] / w, p.target, self._weight(), self._layout())
+
+    def _fall_back(self, move: Move) -> None:
+        """Return to the minimum that was kept."""
+        now = self._step, self._elapsed
+        self._load(self._kept)
+        (self._step, self._elapsed), self._kept, self._tried = now, {}, _TWINS
+        move.estimate = self._answer.copy()
 
     def _averaged(self, layout: Layout, lean: bool = False) -> tuple[Normal, Array]:
         centre = self._sum_u / self._sum_w
@@ -347,12 +412,15 @@ class LeastSquares:
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
     _ARRAYS = ("_u", "_trial", "_answer", "_J1", "_J2", "_a", "_b", "_sum_a", "_sum_b", "_sum_u", "_robust", "_whole")
-    _COUNTERS = ("_step", "_round", "_rejected", "_copies", "_refining", "_level")
+    _COUNTERS = ("_step", "_round", "_rejected", "_copies", "_refining", "_level", "_tried")
     _NUMBERS = ("_damping", "_elapsed", "_columns", "_sum_w", "_whole_at", "_expected", "_inflation")
     _expected, _inflation = 0.0, np.inf
 
     def state(self) -> dict[str, np.ndarray]:
         """All that the next step depends on."""
+        return self._snapshot() | {f"kept.{k}": v for k, v in self._kept.items()}
+
+    def _snapshot(self) -> dict[str, np.ndarray]:
         state: dict[str, Any] = {k[1:]: np.array(getattr(self, k)) for k in self._ARRAYS}
         state["counters"] = np.array([getattr(self, k) for k in self._COUNTERS], np.int64)
         state["numbers"] = np.array([getattr(self, k) for k in self._NUMBERS], np.float64)
@@ -371,3 +439,4 @@ class LeastSquares:
             setattr(self, k, int(value))
         for k, value in zip(self._NUMBERS, state["numbers"], strict=True):
             setattr(self, k, float(value))
+        self._kept = {k[5:]: v for k, v in state.items() if k.startswith("kept.")}

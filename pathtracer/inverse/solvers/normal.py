@@ -18,6 +18,8 @@ Array = np.ndarray
 SIGNIFICANT = 3.0
 #: A single pixel determines an answer to this share at most, as far as its residual is concerned.
 MOST_LEVERAGE = 0.9
+#: The noise of one pixel's derivative makes up this share of a number's square at most, else the pixel weighs less.
+MOST_NOISE = 0.05
 #: Noise alone moves a number by at most this share of its reach in one step.
 _WANDER = 0.3
 
@@ -189,7 +191,7 @@ def build(
         lean: whether `spread` accounts for pixels that the answer leans on; wants J of little noise.
     """
     n = len(J1)
-    root = np.sqrt(weight)
+    root = np.sqrt(weight * _trust(J1, J2, weight)[:, None])
     F1, F2 = layout.filter(J1 * root), layout.filter(J2 * root)
     Z = 0.5 * (F1 + F2)
     r = layout.filter((0.5 * (a + b) - target) * root)
@@ -219,6 +221,21 @@ def build(
     normal.inflation = float(np.median(ratios)) if ratios.size else 1.0
     normal.spread = _spread(normal, F1, F2, ra, rb, layout, lean)
     return normal
+
+
+def _trust(J1: Array, J2: Array, weight: Array) -> Array:
+    """Factor (P,) on the weights: below 1 where a pixel's derivative is so noisy that it would rule all others.
+
+    Such noise has heavy tails: of a moving camera, near a line where two surfaces meet, the light between them changes
+    at a rate of one over their distance. It knows nothing of the residual, so it does not move the answer.
+    """
+    noise = 0.25 * np.einsum("npc,npc,pc->np", J1 - J2, J1 - J2, weight)
+    product = np.einsum("npc,npc,pc->np", np.abs(J1), np.abs(J2), weight)
+    trust = np.ones(noise.shape[1])
+    for _ in range(2):  # the noise of the worst makes up a part of the whole at first
+        share = (noise / np.maximum(product @ trust, 1e-30)[:, None]).max(axis=0, initial=0.0)
+        trust = (MOST_NOISE / np.maximum(share, MOST_NOISE)) ** 2
+    return np.asarray(trust)
 
 
 def _spread(normal: Normal, F1: Array, F2: Array, ra: Array, rb: Array, layout: Layout, lean: bool) -> Array:
