@@ -254,7 +254,8 @@ class EdgeSampling(PathReplay):
             def image(k: int, term: Any = term) -> np.ndarray:
                 attach()
                 self.dropped = mi.UInt32(0)
-                return np.array(term(dr.ADMode.Forward, scene, params, sensor, mi.UInt32(seed + k), spp, None))
+                number = dr.opaque(mi.UInt32, seed + k)  # a literal would be compiled for every image
+                return np.array(term(dr.ADMode.Forward, scene, params, sensor, number, spp, None))
 
             if not own:
                 pilots[name] = measure(image, spp)

@@ -83,7 +83,7 @@ def gradients(
         gradient.forward(count, seed + 1)
     with Clock() as split:
         if getattr(integrator, "split", "") == "auto":
-            _balance(bound, checked.sensor, integrator, seed)
+            gradient.balance(32)
     while True:
         gradient.forward(count, seed + 2)  # the second call, and another count, may compile other kernels
         with Clock() as later:
@@ -117,19 +117,6 @@ def gradients(
             times.append(clock.wall)
         result["backward_first"], result["backward"] = times[0], float(np.median(times[1:]))
     return result
-
-
-def _balance(bound: Any, sensor: Any, integrator: Any, seed: int) -> None:
-    """Let an estimator split its samples among its terms."""
-    from contextlib import ExitStack
-
-    with ExitStack() as attached:
-
-        def attach() -> None:
-            attached.close()
-            attached.enter_context(bound.attached(forward=True))
-
-        integrator.balance(bound.scene, bound.params, sensor, attach, 32, seed)
 
 
 def score(answer: dict[str, Any], truth: dict[str, Any], confidence: float = 0.95) -> dict[str, Any]:

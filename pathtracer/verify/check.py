@@ -8,7 +8,8 @@ For one motion and one estimator three things are compared, each an equivalence 
     backward    the gradient for a random adjoint image u against ⟨u, f⟩, and against ⟨u, g⟩ of the forward mode
                 (⟨u, J v⟩ = ⟨Jᵀ u, v⟩).
 
-Samples double, on whichever side is noisier, until the answer is clear or the budget is spent. While the budget lasts,
+An estimator that can split its samples among its terms by their variance does so after the first look. Samples double,
+on whichever side is noisier, until the answer is clear or the budget is spent. While the budget lasts,
 a difference must show twice, the second time with twice the samples: a share of the expectation that sits in rare paths
 looks like a bias until one of them is drawn.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,9 @@ from .comparison import Comparison, Settings, describe
 from .motion import BoundMotion
 from .reference import Reference
 from .statistics import Equivalence, Verdict, equivalence, equivalences, judge, trimmed_mean
+
+#: Samples per pixel of the pilot that splits samples among an estimator's terms, at most.
+PILOT_SPP = 64
 
 
 def first_spp(sensor: Any, settings: Settings) -> tuple[int, int]:
@@ -63,6 +68,19 @@ class Gradient:
             self.forward(spp, seed)
         if 2 * self.replicates * (time.monotonic() - start) > seconds:
             self.replicates = 4
+
+    def balance(self, spp: int) -> None:
+        """Let the estimator split its samples among its terms, if it can: the same mean with less noise."""
+        split = getattr(self.estimator, "balance", None)
+        if split is None:
+            return
+        with ExitStack() as attached:
+
+            def attach() -> None:
+                attached.close()
+                attached.enter_context(self.bound.attached(forward=True))
+
+            split(self.bound.scene, self.bound.params, self.sensor, attach, spp, self.seed)
 
     def grow(self, spp: int, adjoint: np.ndarray | None) -> None:
         """Add `spp` samples per pixel to every replicate, forward and, given an adjoint image, backward."""
@@ -174,6 +192,8 @@ def compare(
             try:
                 if look == 0:
                     gradient.limit(spp, 0.5 * settings.budget)
+                if look == 1:
+                    gradient.balance(min(spp, PILOT_SPP))
                 if grow_gradient:
                     gradient.grow(max(spp, gradient.spp), adjoint if settings.backward else None)
             except (UnsupportedGradient, NotImplementedError) as error:
