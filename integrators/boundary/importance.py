@@ -11,6 +11,7 @@ cosine belongs to the change of measure, so every vertex carries cos_s(ω)/cos_g
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import drjit as dr
 import mitsuba as mi
@@ -18,6 +19,7 @@ import mitsuba as mi
 from .camera import FilmMap
 from .film import FilmSplat
 from .primary import TOUCH
+from .shadow import first_surface
 from .stream import Stream
 
 
@@ -47,6 +49,7 @@ def cosine_ratio(si: mi.SurfaceInteraction3f, d: mi.Vector3f) -> mi.Float:
 
 @dr.syntax
 def importance_walk(
+    integrator: Any,
     scene: mi.Scene,
     camera: FilmMap,
     film: FilmSplat,
@@ -55,16 +58,15 @@ def importance_walk(
     toward_light: mi.Vector3f,
     least: int,
     most: int,
-    rr_depth: int,
     active: mi.Bool,
 ) -> Connection:
     """Connect x_S to the camera.
 
     Args:
+        integrator: has `rr_depth`, bounces after which Russian roulette sets in, and `hide_emitters`.
         start: (N,) x_S.
         toward_light: (N,) unit direction in which x_S sees the far end.
         least, most: which numbers of bounces may be connected.
-        rr_depth: bounces after which Russian roulette sets in.
     """
     ctx, adjoint = mi.BSDFContext(), mi.BSDFContext()
     adjoint.mode = mi.TransportMode.Importance
@@ -98,8 +100,12 @@ def importance_walk(
         size = dr.max(mi.unpolarized_spectrum(value))
         connect &= (size > 0) & dr.isfinite(size)
         distance = dr.norm(si.p - ray.o)
-        shadow = mi.Ray3f(ray.o, ray.d, distance * (1 - TOUCH), 0, [])
-        connect &= ~scene.ray_test(shadow, connect)
+        if dr.hint(integrator.hide_emitters, mode="scalar"):
+            _, first = first_surface(integrator, scene, mi.RayDifferential3f(dr.detach(ray)), connect)
+            connect &= first.is_valid() & (dr.norm(first.p - si.p) < TOUCH * distance)
+        else:
+            shadow = mi.Ray3f(ray.o, ray.d, distance * (1 - TOUCH), 0, [])
+            connect &= ~scene.ray_test(shadow, connect)
         total += dr.select(connect, size, 0)
         replace = connect & (stream.next_1d() * total < size)
         kept_u = dr.select(replace, u, kept_u)
@@ -117,7 +123,7 @@ def importance_walk(
         # The specular lobe of a vertex would need the whole chain to be attached: left out, see `limits.py`
         active &= ~mi.has_flag(sample.sampled_type, mi.BSDFFlags.Delta) & (dr.max(mi.unpolarized_spectrum(β)) > 0)
         survive = dr.minimum(dr.max(mi.unpolarized_spectrum(β)), 0.95)
-        roulette = bounces + 1 >= rr_depth
+        roulette = bounces + 1 >= integrator.rr_depth
         active &= ~roulette | (stream.next_1d() < survive)
         β *= dr.select(roulette, dr.rcp(survive), 1)
         si = scene.ray_intersect(si.spawn_ray(onward), active)

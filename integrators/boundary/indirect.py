@@ -207,7 +207,7 @@ def indirect_shadow_term(
         active &= dr.any(L != 0)
         active &= reached(scene, y, start, size, active)
         link = importance_walk(
-            scene, camera, film, numbers.random, si, ω, 1, integrator.max_depth - 2, integrator.rr_depth, active
+            integrator, scene, camera, film, numbers.random, si, ω, 1, integrator.max_depth - 2, active
         )
         dr.eval(link, L, active, numbers.cell)  # pilot and main pass share this kernel
         with dr.resume_grad(when=attach):
@@ -275,9 +275,7 @@ def indirect_term(
         active &= hit.is_valid()
         seen = hit.compute_surface_interaction(ray, mi.RayFlags.All, active)
         active &= goes_past(scene, point, outward, ray, hit, seen, active)
-        link = importance_walk(
-            scene, camera, film, random, si, ω, 0, integrator.max_depth - 3, integrator.rr_depth, active
-        )
+        link = importance_walk(integrator, scene, camera, film, random, si, ω, 0, integrator.max_depth - 3, active)
         active &= dr.any(link.weight != 0)
         with dr.resume_grad(when=attach):
             far = curves.follow(hit, seen.p, active)

@@ -106,3 +106,14 @@ def test_spectral_variants_are_refused_with_a_remedy(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(mi, "is_spectral", True, raising=False)
     with pytest.raises(UnsupportedGradient, match="wavelengths"):
         totals(room(), [1, 1, 1], 1, 1)
+
+
+def test_walks_connect_to_the_camera_through_hidden_emitters() -> None:
+    """A dark emitter right before the camera, which looks through it, changes nothing."""
+    place = T().look_at(origin=[0.98, -3.92, 2.948], target=[1, -4, 3], up=[0, 0, 1]).scale(0.3)
+    screen = {"type": "rectangle", "to_world": place, "emitter": {"type": "area", "radiance": 0.0}}
+    found = [totals(scene, [1, 1, 1], 8, 1024, hide_emitters=True) for scene in (room(), room() | {"screen": screen})]
+    error = np.sqrt(sum(f.var(ddof=1) / len(f) for f in found))
+    sums = [f.mean() for f in found]
+    assert error < 0.05 * abs(sums[0]), "too noisy to judge"
+    assert abs(sums[0] - sums[1]) < 3.5 * error
