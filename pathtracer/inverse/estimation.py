@@ -84,6 +84,7 @@ class Estimation:
             raise UsageError(
                 f"{self.solver.name} does not know {problem.first_order}", where="solver", remedy='use "adam" or "auto"'
             )
+        getattr(self.solver, "check", lambda objective: None)(self.objective)
         self.history: list[Step] = []
         self.warnings: list[str] = list(problem.scene.warnings)
         self.stopped = ""

@@ -26,6 +26,7 @@ from ..errors import InputError, UsageError
 from .losses import LOSSES
 from .priors import KINDS as PRIORS
 from .solvers import SOLVERS
+from .solvers.adam import VARIANTS
 from .spaces import SPACE_NAMES
 
 if sys.version_info >= (3, 11):
@@ -186,9 +187,15 @@ class SolverTable(_Table):
     beta1: float | None = Field(default=None, ge=0, lt=1)
     beta2: float | None = Field(default=None, ge=0, lt=1)
     stop: Literal["auto", "never"] | None = None
+    variant: str | None = None
     precision: float | None = Field(default=None, gt=0)
     coarse: Literal["auto", "never", "always"] | None = None
     smoothness: float | None = Field(default=None, ge=0)
+
+    @field_validator("variant")
+    @classmethod
+    def _known_variant(cls, value: str | None) -> str | None:
+        return _one_of(value, VARIANTS)
 
     @field_validator("name")
     @classmethod

@@ -93,7 +93,7 @@ class Objective:
         ends = np.cumsum([u.start.size for u in problem.unknowns])
         pieces = [slice(int(b) - u.start.size, int(b)) for b, u in zip(ends, problem.unknowns, strict=True)]
         self._waiting = [(u.freeze_until, p) for u, p in zip(problem.unknowns, pieces, strict=True) if u.freeze_until]
-        self._shared = [p for u, p in zip(problem.unknowns, pieces, strict=True) if u.shared]
+        self._pieces = pieces
         self.waits = max((waits for waits, _ in self._waiting), default=0)
         self.images: dict[str, Any] = {}
         self.noise: dict[str, NoiseMap] = {v.view.name: NoiseMap() for v in problem.fitted}
@@ -120,13 +120,25 @@ class Objective:
         own = sum(p.recordings for p in self._programs.values())
         return own + (self._linearizer.recordings if self._linearizer is not None else 0)
 
-    def level(self, scale: np.ndarray) -> np.ndarray:
-        """Second moments of a first-order solver, one for all numbers of an unknown with smoothed gradients.
+    def scales(self, square: np.ndarray, variant: str = "auto") -> np.ndarray:
+        """What a first-order solver divides each number's gradient by (n,), from second moments of gradients (n,).
 
-        A scale of its own for every number would undo the smoothing (Nicolet et al. 2021, section 4).
+        "adam": every number by its own root mean square. "uniform": all numbers of an unknown by their largest one, so
+        that smoothed gradients make smooth steps (AdamUniform; Nicolet et al. 2021, section 4). "vector": the
+        components of a vector in space by the root mean square of its length, so that the steps turn with the axes
+        (VectorAdam; Ling et al. 2022, section 3); other numbers as in "adam". "auto": "uniform" where gradients are
+        smoothed, "vector" for vertices where they are not, "adam" for the rest.
         """
-        for piece in self._shared:
-            scale[piece] = scale[piece].max(initial=0.0)
+        scale = np.sqrt(square)
+        for unknown, piece in zip(self.problem.unknowns, self._pieces, strict=True):
+            how = variant
+            if variant == "auto":
+                how = "uniform" if unknown.shared else "vector" if unknown.measure == "points" else "adam"
+            if how == "uniform":
+                scale[piece] = scale[piece].max(initial=0.0)
+            elif how == "vector" and unknown.vectors > 1:
+                lengths = np.sqrt(square[piece].reshape(-1, unknown.vectors).sum(axis=1))
+                scale[piece] = np.repeat(lengths, unknown.vectors)
         return scale
 
     def views_of(self, step: int) -> list[int]:

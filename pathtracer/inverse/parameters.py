@@ -39,7 +39,8 @@ class Parameter:
         group: parameters of one group share one value; poses of one group are one rigid motion of all their objects.
         factor: times the group's value is this parameter's, so that one may be tied to another in proportion.
         prior: what is known besides the images: a `Prior`, a table such as {"kind": "tv", "weight": 1e-3}, or several.
-        smooth: λ of the smoothing of gradients (see `filters`), for textures, environment maps and vertices; 0 is off.
+        smooth: λ of the smoothing of gradients (see `filters`), for textures, environment maps and vertices; 0 is off;
+            None is 19 for vertices in the space "large-steps" and off for the rest.
         freeze_until: the step before which it stays at its start.
         truth: the known answer, for tables and tests only: an array, or "scene" for the value in the scene file.
     """
@@ -53,14 +54,14 @@ class Parameter:
     truth: Any = None
     factor: float = 1.0
     prior: Any = None
-    smooth: float = 0.0
+    smooth: float | None = None
     freeze_until: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prior", make_priors(self.prior, self.key))
         if not (np.isfinite(self.factor) and self.factor != 0):
             raise UsageError(f"factor is {self.factor}, a number other than 0 was expected", where=self.key)
-        if not (np.isfinite(self.smooth) and self.smooth >= 0):
+        if self.smooth is not None and not (np.isfinite(self.smooth) and self.smooth >= 0):
             raise UsageError(f"smooth is {self.smooth}, a number >= 0 was expected", where=self.key)
         if self.factor != 1 and self.group is None:
             raise UsageError("a factor is for members of a group", where=self.key, remedy="give it a group")
@@ -86,6 +87,7 @@ class Unknown(ABC):
         filter: smooths gradients, None for no smoothing.
         priors: penalties.
         shared: whether first-order solvers scale all its numbers alike, so that smooth gradients make smooth steps.
+        vectors: its numbers are vectors in space of so many components (1: they are not).
         freeze_until: the step before which it stays at its start.
         start: latent start (n,), float64.
         lower, upper: latent bounds (n,).
@@ -105,6 +107,7 @@ class Unknown(ABC):
     filter: Filter | None = None
     priors: tuple[Prior, ...] = ()
     shared: bool = False
+    vectors: int = 1
     freeze_until: int = 0
 
     def prepare(self, latent: np.ndarray) -> np.ndarray:
@@ -147,7 +150,7 @@ class ArrayUnknown(Unknown):
         self.colored = info.kind in ("color", "texture", "envmap") and self._shape[-1:] == (3,)
         self._padded = info.kind == "envmap" and info.key.endswith(".data")
         if info.kind == "vector" and info.discontinuous and self._shape == (3,):
-            self.measure = "position"
+            self.measure, self.vectors = "position", 3
         self._start = _broadcast(current if request.init is None else request.init, current, keys[0], "init")
         natural = tuple(-np.inf if b is None else b for b in info.bounds[:1]) + tuple(
             np.inf if b is None else b for b in info.bounds[1:]
@@ -308,6 +311,7 @@ class RigidUnknown(Unknown):
             self._basis = np.zeros((6, 2))
             self._basis[:3] = rigid.tangents(self._direction).T
         n = self._basis.shape[1]
+        self.vectors = 2 if n == 2 else 3
         self.lower, self.upper = np.full(n, -np.inf), np.full(n, np.inf)
         self.rate, self.freeze_until = request.lr or rigid.RATE, request.freeze_until
         self.start = np.zeros(n) if request.init is None else self._latent(request.init, keys[0], "init")

@@ -61,7 +61,7 @@ def _bounds(run: Estimation) -> list[str]:
 def _drowned(run: Estimation) -> list[str]:
     """Unknowns whose gradient was smaller than its noise from the first steps on."""
     first = [step for step in run.history if step.index < FIRST_STEPS and not step.skipped]
-    if run.solver.name != "adam" or len(first) < FIRST_STEPS // 2:
+    if run.solver.name not in ("adam", "large-steps") or len(first) < FIRST_STEPS // 2:
         return []
     names = []
     for unknown in run.problem.unknowns:

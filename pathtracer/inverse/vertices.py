@@ -25,7 +25,8 @@ RATE = 0.02
 
 
 class VerticesUnknown(Unknown):
-    """Vertex positions of one mesh, in the smoothed variables of `filters.MeshFilter`, in units of the mesh's size."""
+    """Vertex positions of one mesh, in units of its size: the smoothed variables of `filters.MeshFilter`, or with
+    `smooth = 0` the positions themselves."""
 
     def __init__(self, scene: Scene, keys: Sequence[str], like: Any, request: Parameter) -> None:
         from ..scenes.meshes import mesh_array
@@ -48,11 +49,14 @@ class VerticesUnknown(Unknown):
         places, self._index = weld(own)
         first = np.unique(self._index, return_index=True)[1]
         self.size = 0.5 * float(np.linalg.norm(np.ptp(given, axis=0))) or 1.0
-        self.filter = MeshFilter(self._index[faces], len(places), request.smooth or SMOOTH)
-        self.start = self.filter.inverse(given[first].ravel() / self.size)
+        smooth = SMOOTH if request.smooth is None else request.smooth
+        self.start = given[first].ravel() / self.size
+        if smooth > 0:
+            self.filter, self.shared = MeshFilter(self._index[faces], len(places), smooth), True
+            self.start = self.filter.inverse(self.start)
         self.lower, self.upper = np.full(self.start.size, -np.inf), np.full(self.start.size, np.inf)
         self.rate = request.lr or RATE
-        self.shared, self.freeze_until = True, request.freeze_until
+        self.vectors, self.freeze_until = 3, request.freeze_until
         truth = request.truth
         self.truth = (
             None if truth is None else (own if isinstance(truth, str) else _points(truth, own, keys[0], "truth"))

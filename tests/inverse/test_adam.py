@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from pathtracer.errors import UsageError
-from pathtracer.inverse.objective import Evaluation
+from pathtracer.inverse.objective import Evaluation, Objective
 from pathtracer.inverse.solvers import make_solver
 from pathtracer.inverse.solvers.adam import Adam
 
@@ -24,8 +27,8 @@ class NoisyBowl:
     def weigh(self, latent: np.ndarray, step: int) -> None:
         self.weighed += 1
 
-    def level(self, scale: np.ndarray) -> np.ndarray:
-        return scale
+    def scales(self, square: np.ndarray, variant: str = "auto") -> np.ndarray:
+        return np.sqrt(square)
 
     def evaluate(self, latent: np.ndarray, step: int, spp: int | None = None) -> Evaluation:
         rng = np.random.default_rng(step)
@@ -112,6 +115,59 @@ def test_every_stage_weighs_its_pixels_anew() -> None:
     assert bowl.weighed == 3
 
 
+class Points(NoisyBowl):
+    """Two points in space on a bowl whose axes are turned by `turn` (3, 3); second moments as problems have them."""
+
+    scales = Objective.scales
+
+    def __init__(self, turn: np.ndarray, shared: bool = False, measure: str = "points") -> None:
+        super().__init__(np.zeros(6), np.ones(6), noise=0.0)
+        self.turn = turn
+        self.start = (np.array([[1.0, 2.0, -1.0], [0.5, -3.0, 2.0]]) @ turn.T).ravel()
+        unknown = SimpleNamespace(shared=shared, measure=measure, vectors=3, space="large-steps")
+        self.problem, self._pieces = SimpleNamespace(unknowns=[unknown]), [slice(0, 6)]
+
+    def evaluate(self, latent: np.ndarray, step: int, spp: int | None = None) -> Evaluation:
+        x = latent.reshape(2, 3) @ self.turn
+        curvature = np.array([1.0, 10.0, 100.0])
+        gradient = (x * curvature) @ self.turn.T
+        return Evaluation(0.5 * float((curvature * x**2).sum()), 0.0, gradient.ravel())
+
+
+def path(objective: NoisyBowl, variant: str) -> np.ndarray:
+    solver = Adam(iterations=30, variant=variant, stop="never")
+    return np.array([m.latent for m in solver.steps(objective)])  # type: ignore[arg-type]
+
+
+def test_vector_adam_turns_with_the_axes_and_adam_does_not() -> None:
+    turn = Rotation.from_rotvec([0.3, -0.8, 0.5]).as_matrix()
+    gaps = {}
+    for variant in ("adam", "vector"):
+        straight, turned = path(Points(np.eye(3)), variant), path(Points(turn), variant)
+        back = turned.reshape(-1, 2, 3) @ turn
+        gaps[variant] = float(np.abs(back.reshape(straight.shape) - straight).max())
+    assert gaps["vector"] < 1e-12 < 0.1 < gaps["adam"]
+
+
+def test_uniform_divides_by_the_largest_second_moment_as_published() -> None:
+    objective, beta1, beta2, rate = Points(np.eye(3)), 0.9, 0.9, 0.1
+    u, m, v = objective.start.copy(), np.zeros(6), np.zeros(6)
+    expected = []
+    for step in range(1, 13):  # AdamUniform of Nicolet et al. 2021, line by line
+        expected.append(u.copy())
+        g = objective.evaluate(u, 0).gradient
+        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
+        u = u - rate * (m / (1 - beta1**step)) / np.sqrt((v / (1 - beta2**step)).max())
+    np.testing.assert_allclose(path(objective, "uniform")[:12], expected, atol=1e-12)
+
+
+def test_auto_is_uniform_for_smoothed_gradients_and_vector_for_vertices_without() -> None:
+    turn = np.eye(3)
+    np.testing.assert_array_equal(path(Points(turn, shared=True), "auto"), path(Points(turn), "uniform"))
+    np.testing.assert_array_equal(path(Points(turn), "auto"), path(Points(turn), "vector"))
+    np.testing.assert_array_equal(path(Points(turn, measure=""), "auto"), path(Points(turn), "adam"))
+
+
 def test_unknown_solvers_and_options_are_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean 'adam'"):
         make_solver("adamm")
@@ -119,5 +175,7 @@ def test_unknown_solvers_and_options_are_refused_with_the_nearest() -> None:
         make_solver("adam", pace=3)
     with pytest.raises(UsageError, match="precision is for least-squares and linear-lighting"):
         make_solver("adam", precision=0.1)
+    with pytest.raises(UsageError, match="did you mean 'uniform'"):
+        make_solver("adam", variant="unifrom")
     with pytest.raises(UsageError, match="at least 1"):
         make_solver("adam", iterations=0)

@@ -12,7 +12,8 @@ from tiny_scenes import camera, rgb
 
 from pathtracer.capture import View
 from pathtracer.errors import UsageError
-from pathtracer.inverse import Parameter, Problem
+from pathtracer.inverse import Estimation, Parameter, Problem
+from pathtracer.inverse.objective import Objective
 from pathtracer.scenes import Scene
 
 KEY = "body.vertex_positions"
@@ -74,6 +75,30 @@ def test_normals_follow_the_positions() -> None:
     after = np.array(scene.params["body.vertex_normals"]).reshape(-1, 3)
     np.testing.assert_allclose(np.linalg.norm(after, axis=1), 1, atol=1e-4)
     assert np.abs(after - before).max() > 0.01
+
+
+def test_without_smoothing_the_positions_themselves_are_the_unknowns() -> None:
+    scene = cube()
+    view = View("v", scene.render(spp=16))
+    bare = Problem(scene, view, Parameter(KEY, space="large-steps", smooth=0.0), estimator="edge_sampling", spp=4)
+    own = np.unique(np.array(scene.params[KEY]).reshape(-1, 3), axis=0)
+    np.testing.assert_allclose(bare.start.reshape(-1, 3) * bare.unknowns[0].size, own, atol=1e-6)
+    square = np.random.default_rng(0).uniform(size=bare.start.size)
+    lengths = np.sqrt(square.reshape(-1, 3).sum(axis=1))
+    np.testing.assert_allclose(Objective(bare).scales(square), np.repeat(lengths, 3))
+    with pytest.raises(UsageError, match="large-steps is for the vertices"):
+        Estimation(bare, "large-steps")
+
+
+def test_the_solver_large_steps_moves_vertices_as_adam_does_with_one_moment(problem) -> None:
+    square = np.random.default_rng(0).uniform(size=problem.start.size)
+    np.testing.assert_allclose(Objective(problem).scales(square), np.sqrt(square.max()))
+    runs = [Estimation(problem, name, seed=1, iterations=3) for name in ("large-steps", "adam")]
+    for run in runs:
+        list(run)
+    assert runs[0].choice == "large-steps, as asked"
+    np.testing.assert_allclose(runs[0].latent, runs[1].latent, rtol=1e-4)
+    assert np.abs(runs[0].latent - problem.start).max() > 1e-3
 
 
 def test_what_has_no_vertices_or_no_sense_is_refused() -> None:

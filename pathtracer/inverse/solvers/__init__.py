@@ -64,6 +64,12 @@ def _adam(**options: Any) -> Solver:
     return Adam(**options)
 
 
+def _large_steps(**options: Any) -> Solver:
+    from .adam import LargeSteps
+
+    return LargeSteps(**options)
+
+
 def _least_squares(**options: Any) -> Solver:
     from .least_squares import LeastSquares
 
@@ -81,6 +87,7 @@ SQUARES = ("l2", "relative_l2", "noise_weighted", "huber", "l1")
 #: name -> maker.
 SOLVERS: dict[str, Callable[..., Solver]] = {
     "adam": _adam,
+    "large-steps": _large_steps,
     "least-squares": _least_squares,
     "linear-lighting": _linear_lighting,
 }

@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import UsageError
+from ...errors import UsageError, nearest_names
 from ..stopping import gradients_balance, is_flat
 from . import Move
 
 if TYPE_CHECKING:
     from ..objective import Evaluation, Objective
 
+#: What may share a second moment.
+VARIANTS = ("auto", "adam", "uniform", "vector")
 #: Each stage's share of the budget, counted from the start of the run.
 _SHARES = (0.5, 0.75, 1.0)
 #: Tests need so many steps of a stage; the last one averages longer, as its length decides how precise the answer is.
@@ -49,6 +51,8 @@ class Adam:
         decay: factor on the rate from stage to stage.
         beta1, beta2: memory of the first and second moment.
         stop: "auto" ends stages by statistics, "never" uses the whole budget.
+        variant: what shares a second moment: "adam" nothing, "uniform" all numbers of an unknown, "vector" the
+            components of a vector in space; "auto" takes what suits each unknown (`Objective.scales`).
     """
 
     iterations: int = 400
@@ -58,6 +62,7 @@ class Adam:
     beta1: float = 0.9
     beta2: float = 0.9
     stop: str = "auto"
+    variant: str = "auto"
     name: str = field(default="adam", init=False)
 
     def __post_init__(self) -> None:
@@ -68,6 +73,12 @@ class Adam:
                 raise UsageError(f"{what} is {value}, a number in [0, 1) was expected", where="solver")
         if self.stop not in ("auto", "never"):
             raise UsageError(f"stop is {self.stop!r}, 'auto' or 'never' was expected", where="solver")
+        if self.variant not in VARIANTS:
+            raise UsageError(
+                f"unknown variant {self.variant!r}, one of {', '.join(VARIANTS)}",
+                where="solver",
+                nearest=nearest_names(self.variant, VARIANTS),
+            )
         self._restored: dict[str, np.ndarray] | None = None
 
     def _begin(self, objective: Objective) -> None:
@@ -118,7 +129,7 @@ class Adam:
         self._mean += (1 - self.beta1) * (g - self._mean)
         self._square += (1 - self.beta2) * (g * g - self._square)
         mean = self._mean / (1 - self.beta1**self._updates)
-        scale = objective.level(np.sqrt(self._square / (1 - self.beta2**self._updates)))
+        scale = objective.scales(self._square / (1 - self.beta2**self._updates), self.variant)
         # a number without gradient (an unlit light, an unseen texel) stays where it is
         direction = np.divide(mean, scale, out=np.zeros_like(mean), where=scale > 0)
         self._u = np.clip(self._u - rate * objective.rates * direction, objective.lower, objective.upper)
@@ -187,3 +198,27 @@ class Adam:
         self._elapsed = float(state["elapsed"][0])
         self._losses = [float(x) for x in state["losses"]]
         self._gradients = list(state["gradients"])
+
+
+@dataclass
+class LargeSteps(Adam):
+    """Adam for meshes as Nicolet et al. 2021 have it: smoothed gradients, one second moment for all of a mesh.
+
+    The smoothing is a property of the unknowns (the space "large-steps", `vertices.py`); without any, this is refused.
+    """
+
+    variant: str = "uniform"
+    name: str = field(default="large-steps", init=False)
+
+    def check(self, objective: Objective) -> None:
+        """Refuse problems that it is not for.
+
+        Raises:
+            UsageError: no vertices are unknown, or their gradients are not smoothed.
+        """
+        if not any(u.space == "large-steps" and u.shared for u in objective.problem.unknowns):
+            raise UsageError(
+                "large-steps is for the vertices of a mesh, and none is unknown with smoothed gradients",
+                where="solver",
+                remedy='give a `vertex_positions` the space = "large-steps" and leave `smooth` out, or use "adam"',
+            )
