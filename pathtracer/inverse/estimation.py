@@ -26,6 +26,7 @@ from .parameters import to_device
 from .problem import Problem
 from .remarks import remarks
 from .result import FEW, Recovered, Result, Step
+from .sights import mean_loss
 from .solvers import Move, Solver, choose, make_solver
 from .stopping import exploded
 from .uncertainty import Uncertainty, explain
@@ -244,10 +245,9 @@ class Estimation:
                 a = problem.render(view, self._estimate, spp // 2, seeds[0])
                 b = problem.render(view, self._estimate, spp // 2, seeds[1])
                 start = problem.render(view, self.objective.start, spp, seeds[2])
-                t, w = view.view.image, np.asarray(view.view.weight)[..., None]
-                images[view.view.name] = {"target": t, "start": start, "result": 0.5 * (a + b), "weight": w[..., 0]}
-                loss = problem.loss.value(a, b, t, np) * problem.loss.weight(t)
-                losses[view.view.name] = float((loss * w).sum() / (3 * w.sum()))
+                t, w = view.view.image, np.asarray(view.view.weight)
+                images[view.view.name] = {"target": t, "start": start, "result": 0.5 * (a + b), "weight": w}
+                losses[view.view.name] = mean_loss(problem.loss, a, b, t, w)
         problem.settle(self._estimate)
         return self._assemble(images, losses, self._uncertainty())
 

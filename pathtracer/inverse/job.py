@@ -152,6 +152,7 @@ class LossTable(_Table):
 
     kind: str = "l2"
     delta: float | None = Field(default=None, gt=0)
+    levels: int | None = Field(default=None, ge=1)
     weights: list[float] | None = None
 
     @field_validator("kind")

@@ -27,11 +27,13 @@ class Loss:
         name: what job files call it.
         unbiased: whether noise in the render leaves value and slope right on average.
         by_noise: whether pixels are weighted by the inverse of the render's own variance (see `weights.py`).
+        levels: resolutions at which pictures are compared, each half the one before; 0 for as many as there are.
     """
 
     name: str = "l2"
     unbiased: bool = True
     by_noise: bool = False
+    levels: int = 1
 
     def value(self, a: Any, b: Any, target: Any, lib: Any) -> Any:
         """Loss per pixel and channel from two independent renders."""
@@ -70,6 +72,24 @@ class NoiseWeighted(Loss):
 
     name: str = "noise_weighted"
     by_noise: bool = True
+
+
+@dataclass(frozen=True)
+class MultiResolution(Loss):
+    """The mean of l2 over the levels of an image pyramid: of pixels, of means over 2 x 2 of them, 4 x 4, ...
+
+    Coarse levels see what is off by more than a pixel, and noise averages out in them. They are means of squares of
+    linear functions of the renders, so the loss stays unbiased (see `sights.py`).
+    """
+
+    name: str = "multi_resolution"
+    levels: int = 0
+
+    def __post_init__(self) -> None:
+        if self.levels < 0:
+            raise UsageError(
+                f"levels is {self.levels}, at least 1 was expected (0: as many as there are)", where="loss"
+            )
 
 
 @dataclass(frozen=True)
@@ -139,14 +159,17 @@ LOSSES: dict[str, type[Loss]] = {
     "l2": Loss,
     "relative_l2": RelativeL2,
     "noise_weighted": NoiseWeighted,
+    "multi_resolution": MultiResolution,
     "l1": L1,
     "huber": Huber,
     "log1p": Log1p,
     "smape": Smape,
 }
+#: Options of the losses that have some.
+_OPTIONS: dict[str, tuple[str, ...]] = {"huber": ("delta",), "multi_resolution": ("levels",)}
 
 
-def make_loss(kind: str | Loss, **options: float) -> Loss:
+def make_loss(kind: str | Loss, **options: Any) -> Loss:
     """The loss called `kind`.
 
     Raises:
@@ -158,9 +181,13 @@ def make_loss(kind: str | Loss, **options: float) -> Loss:
         raise UsageError(
             f"unknown loss {kind!r}, one of {', '.join(LOSSES)}", where="loss", nearest=nearest_names(kind, LOSSES)
         )
-    if options and kind != "huber":
-        raise UsageError(f"the loss {kind!r} takes no {', '.join(options)}", where="loss")
-    return LOSSES[kind](**options)  # type: ignore[arg-type]
+    taken = _OPTIONS.get(kind, ())
+    if foreign := [name for name in options if name not in taken]:
+        near = [f"{name} is for {other}" for other, own in _OPTIONS.items() for name in foreign if name in own]
+        raise UsageError(
+            f"the loss {kind!r} takes no {', '.join(foreign)}", where="loss", remedy="; ".join(near) or None
+        )
+    return LOSSES[kind](**options)
 
 
 def _where(condition: Any, yes: Any, no: Any, lib: Any) -> Any:

@@ -19,6 +19,7 @@ from ..errors import EnvironmentFault
 from .parameters import to_device
 from .problem import PreparedView, Problem
 from .rendering import PASS_SAMPLES, FrozenProgram, Samples
+from .sights import blurred
 from .weights import PILOT, NoiseMap
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 _OUT_OF_MEMORY = re.compile(r"out of memory|bad_alloc|could not allocate|allocation failed", re.IGNORECASE)
 _PRIMAL_A, _PRIMAL_B, _ADJOINT, _ORDER = range(4)
 _SPLIT = 32
+#: Widths of the Gaussians, in shares of the pictures' smaller side, and the least one in pixels.
+BLURS = (0.12, 0.05, 0.02)
+_NARROWEST = 0.7
 
 
 def derive_seed(run: int, step: int, view: int, purpose: int) -> int:
@@ -99,7 +103,9 @@ class Objective:
         self.noise: dict[str, NoiseMap] = {v.view.name: NoiseMap() for v in problem.fitted}
         self.weights = {v.view.name: v.target.weight for v in problem.fitted}
         self._pass_samples = PASS_SAMPLES
-        self._programs: dict[tuple[str, Samples], FrozenProgram] = {}
+        self._programs: dict[tuple[str, Samples, bool], FrozenProgram] = {}
+        self._blur = 0.0
+        self._blurred: dict[str, Any] = {}
         self._linearizer: Linearizer | None = None
         self._balanced = False
         #: samples of each term of the estimator over those of an equal split, once they were balanced
@@ -273,6 +279,7 @@ class Objective:
                 view.sensor,
                 target.image,
                 self.weights[view.view.name],
+                self._layers(view),
                 dr.detach(gain),
                 [dr.opaque(mi.UInt32, s) for s in seeds],
             )
@@ -305,10 +312,47 @@ class Objective:
         warnings.warn(text, stacklevel=2)
 
     def _program(self, view: PreparedView, samples: Samples) -> FrozenProgram:
-        key = (view.shape, samples)
+        coarse = self._blur > 0
+        key = (view.shape, samples, coarse)
         if key not in self._programs:
-            self._programs[key] = FrozenProgram(self.problem.integrator, self.problem.loss, samples, self.freeze)
+            problem = self.problem
+            self._programs[key] = FrozenProgram(problem.integrator, problem.loss, samples, self.freeze, coarse)
         return self._programs[key]
+
+    # -- blurred pictures -------------------------------------------------------------------------------------------
+
+    def blurs(self, coarse: str) -> tuple[float, ...]:
+        """The widths of the Gaussians through which first-order solvers see the pictures at first, in shares of the
+        pictures' smaller side, descending.
+
+        Args:
+            coarse: "always", "never", or "auto": where bodies, cameras or lights move as a whole.
+        """
+        moves = [
+            u.space != "large-steps" and any(self.problem.infos[k].needs - {"interior"} for k in u.keys)
+            for u in self.problem.unknowns
+        ]
+        if coarse == "never" or (coarse == "auto" and not any(moves)):
+            return ()
+        size = min(min(v.view.height, v.view.width) for v in self.problem.fitted)
+        return tuple(share for share in BLURS if share * size >= _NARROWEST)
+
+    def blur(self, share: float) -> None:
+        """See the pictures through a Gaussian of this share of their smaller side from now on; 0: as they are."""
+        self._blur = share
+        self._blurred = {}
+
+    def _layers(self, view: PreparedView) -> list[Any]:
+        if not self._blur:
+            return list(view.target.layers)
+        name = view.view.name
+        if name not in self._blurred:
+            size = min(view.view.height, view.view.width)
+            finest = max(_NARROWEST, BLURS[-1] * size)
+            image = np.array(view.target.image, np.float64)
+            layer = blurred(image, view.view.weight, self.problem.loss, self._blur * size, finest)
+            self._blurred[name] = layer.on_device()
+        return [self._blurred[name]]
 
 
 def _gradient(leaf: Any) -> np.ndarray:

@@ -19,6 +19,7 @@ from .lighting import Switchboard, find_emitters, require_light
 from .losses import Loss, make_loss
 from .parameters import Parameter, Unknown, resolve, to_device
 from .rendering import PASS_SAMPLES, Samples, Target
+from .sights import level_count, pyramid
 from .view_unknowns import GAINS, describe, is_view_key, key_of, resolve_views
 
 if TYPE_CHECKING:
@@ -381,12 +382,14 @@ class Problem:
         image[..., :used] = view.image[..., :used] if channels >= 3 else view.image @ _LUMINANCE
         weights[..., :used] = view.weight[..., None] * self.loss.weight(image[..., :used])
         # of the mask, not of the loss's own weights, so that losses keep their size; channels beyond colour have none
-        weights /= float(view.weight.sum()) * used
+        weights /= float(view.weight.sum()) * used * level_count(self.loss, image.shape)
+        layers = tuple(layer.on_device() for layer in pyramid(image, view.weight, self.loss))
         if channels == 1 and np.ptp(view.gain) > 0:
             raise InputError("a film of luminance has no white balance", where, remedy="use an rgb film")
         gain = np.ones((1, 1, channels), np.float32)
         gain[..., :used] = view.gain[:used]
-        target = Target(to_device(image, mi.TensorXf), to_device(weights, mi.TensorXf), to_device(gain, mi.TensorXf))
+        seen, weighing, factors = (to_device(part, mi.TensorXf) for part in (image, weights, gain))
+        target = Target(seen, weighing, factors, layers)
         lit = self.lights.select(view.lit, view.name)
         return PreparedView(view, sensor, shape, pose, lit, target, weight, lens)
 

@@ -20,6 +20,7 @@ import numpy as np
 from integrators.errors import GradientWarning, UnsupportedGradient
 
 from .losses import Loss
+from .sights import Layer
 
 #: Samples (pixels x spp) of one launch; more are rendered in passes so that memory stays bounded.
 PASS_SAMPLES = 1 << 24
@@ -37,11 +38,13 @@ class Target:
         image: (H, W, C) what was observed.
         weight: (H, W, C) weight of each value, summing to 1 over the image.
         exposure: (1, 1, C) factors on the render.
+        layers: the coarser levels of a loss that has some, each the tensors of a `sights.Layer`.
     """
 
     image: Any
     weight: Any
     exposure: Any
+    layers: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,12 @@ class Samples:
         return 2 * self.primal * self.primal_passes + self.adjoint * self.adjoint_passes
 
 
-def make_program(integrator: Any, loss: Loss, samples: Samples) -> Callable[..., tuple[Any, ...]]:
+def make_program(integrator: Any, loss: Loss, samples: Samples, coarse: bool = False) -> Callable[..., tuple[Any, ...]]:
     """The program of one step of one view; it leaves the gradient in whatever the scene's parameters are attached to.
 
-    Its arguments are the scene, its parameters, the sensor, the parts of a `Target` with the weights of this step,
-    three opaque `mi.UInt32` seeds (two primal renders and the adjoint pass; passes count up from them), and the
-    sensor's own fields where a recording would not see them.
+    Its arguments are the scene, its parameters, the sensor, the parts of a `Target` with the weights and layers of this
+    step, three opaque `mi.UInt32` seeds (two primal renders and the adjoint pass; passes count up from them), and the
+    sensor's own fields where a recording would not see them. With `coarse` only the layers are compared, no pixels.
 
     Returns:
         A function that returns
@@ -109,7 +112,15 @@ def make_program(integrator: Any, loss: Loss, samples: Samples) -> Callable[...,
         return total / samples.primal_passes
 
     def program(
-        scene: Any, params: Any, sensor: Any, target: Any, weight: Any, exposure: Any, seeds: Any, fields: Any
+        scene: Any,
+        params: Any,
+        sensor: Any,
+        target: Any,
+        weight: Any,
+        layers: Any,
+        exposure: Any,
+        seeds: Any,
+        fields: Any,
     ) -> tuple[Any, ...]:
         if sensor.class_name() in _OPAQUE_CAMERAS:
             # computed anew, they are part of the recording; any key but to_world, whose update reads a number
@@ -117,17 +128,28 @@ def make_program(integrator: Any, loss: Loss, samples: Samples) -> Callable[...,
         plain_a, plain_b = primal(scene, sensor, seeds[0]), primal(scene, sensor, seeds[1])
         a, b = plain_a * exposure, plain_b * exposure
         fine = dr.isfinite(a) & dr.isfinite(b)
-        a, b = dr.select(fine, a, 0), dr.select(fine, b, 0)
-        weight = dr.select(fine, weight, 0)
-        mean = 0.5 * (a + b)
-        slope = loss.slope(mean, target, dr) * weight
-        value = dr.sum(loss.value(a, b, target, dr) * weight, axis=None)
+        mean = dr.select(fine, 0.5 * (a + b), 0)
+        # what is not finite is no different from the target, whichever way it is seen
+        a, b = dr.select(fine, a, target), dr.select(fine, b, target)
+        seen = [Layer(*parts) for parts in layers]
+
+        def slope_at(image: Any) -> Any:
+            total = 0 if coarse else loss.slope(image, target, dr) * weight
+            for layer in seen:
+                total = total + layer.back(loss.slope(layer.see(image, dr), layer.target, dr) * layer.weight, dr)
+            return dr.select(fine, total, 0)
+
+        slope = slope_at(0.5 * (a + b))
+        value = mi.Float(0) if coarse else dr.sum(loss.value(a, b, target, dr) * weight, axis=None)
+        for layer in seen:
+            both = loss.value(layer.see(a, dr), layer.see(b, dr), layer.target, dr)
+            value = value + dr.sum(both * layer.weight, axis=None)
         # a pixel's channels come from the same paths, so they are summed before the square
         variance = dr.sum(dr.square(dr.sum(0.5 * slope * (a - b), axis=2)), axis=None)
         bad = dr.sum(dr.select(fine, mi.TensorXf(0.0), 1), axis=None)
         # each half with the slope of the other, so that the noise of one render does not multiply itself
-        crossed = loss.slope(b, target, dr) * plain_a + loss.slope(a, target, dr) * plain_b
-        by_gain = dr.sum(dr.select(fine, 0.5 * crossed * weight, 0), axis=(0, 1))
+        crossed = slope_at(b) * plain_a + slope_at(a) * plain_b
+        by_gain = dr.sum(dr.select(fine, 0.5 * crossed, 0), axis=(0, 1))
         # only the value of the image is needed: keep the adjoint pass from holding on to how it was made
         noise = dr.square(0.5 * (a - b))
         dr.eval(value, variance, bad, mean, noise, slope, by_gain)
@@ -150,7 +172,9 @@ class FrozenProgram:
         frozen: whether calls replay a recording.
     """
 
-    def __init__(self, integrator: Any, loss: Loss, samples: Samples, freeze: bool = True) -> None:
+    def __init__(
+        self, integrator: Any, loss: Loss, samples: Samples, freeze: bool = True, coarse: bool = False
+    ) -> None:
         import drjit as dr
 
         self.samples = samples
@@ -158,7 +182,7 @@ class FrozenProgram:
         if hasattr(integrator, "dropped"):
             # the recording sees the estimator's counter as an input: let it look as it will from the second call on
             integrator.dropped = dr.opaque(type(integrator.dropped), 0)
-        self._plain = make_program(integrator, loss, samples)
+        self._plain = make_program(integrator, loss, samples, coarse)
         self._recorded = dr.freeze(self._plain, limit=8, warn_after=64) if freeze else None
         self._proven = False
 

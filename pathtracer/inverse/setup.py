@@ -45,7 +45,7 @@ def build_problem(job: Job, folder: Path) -> tuple[Problem, list[str]]:
     views = read_views(job.views, folder)
     e = job.estimator
     estimator = {"type": e.name, **e.model_dump(include=set(_PLUGIN), exclude_none=True)}
-    options = {} if job.loss.delta is None else {"delta": job.loss.delta}
+    options = job.loss.model_dump(include={"delta", "levels"}, exclude_none=True)
     problem = Problem(
         scene,
         views,

@@ -23,12 +23,20 @@ class NoisyBowl:
         self.start, self.rates = np.zeros(n), np.full(n, 0.1)
         self.lower, self.upper = np.full(n, -np.inf), np.full(n, np.inf)
         self.weighed = self.waits = 0
+        self.widths: tuple[float, ...] = ()
+        self.seen: list[float] = []
 
     def weigh(self, latent: np.ndarray, step: int) -> None:
         self.weighed += 1
 
     def scales(self, square: np.ndarray, variant: str = "auto") -> np.ndarray:
         return np.sqrt(square)
+
+    def blurs(self, coarse: str) -> tuple[float, ...]:
+        return () if coarse == "never" else self.widths
+
+    def blur(self, share: float) -> None:
+        self.seen.append(share)
 
     def evaluate(self, latent: np.ndarray, step: int, spp: int | None = None) -> Evaluation:
         rng = np.random.default_rng(step)
@@ -166,6 +174,19 @@ def test_auto_is_uniform_for_smoothed_gradients_and_vector_for_vertices_without(
     np.testing.assert_array_equal(path(Points(turn, shared=True), "auto"), path(Points(turn), "uniform"))
     np.testing.assert_array_equal(path(Points(turn), "auto"), path(Points(turn), "vector"))
     np.testing.assert_array_equal(path(Points(turn, measure=""), "auto"), path(Points(turn), "adam"))
+
+
+def test_blurred_rounds_come_first_and_take_their_share_of_the_budget_at_most() -> None:
+    bowl = NoisyBowl(np.full(3, 500.0), np.ones(3), noise=0.01)  # too far off to arrive
+    bowl.widths = (0.1, 0.05)
+    _, moves = last(Adam(iterations=100), bowl)
+    stages = [m.stage for m in moves]
+    assert [stages.count(s) for s in ("blur 10 %", "blur 5 %")] == [15, 15]
+    assert list(dict.fromkeys(stages))[2:] == ["stage 1/3", "stage 2/3", "stage 3/3"]
+    assert bowl.seen[:2] == [0.1, 0.05] and not any(bowl.seen[2:])
+    assert [k for k, m in enumerate(moves) if m.rescaled] == [15, 30]
+    # a round that did not settle goes on from where it is, and its rate is the first stage's
+    assert np.all(moves[15].latent > moves[14].latent) and moves[29].rate == moves[30].rate == 1.0
 
 
 def test_unknown_solvers_and_options_are_refused_with_the_nearest() -> None:

@@ -116,7 +116,7 @@ def choose(objective: Objective, options: Collection[str] = ()) -> tuple[str, st
     if n > MOST:
         return "adam", f"adam: {numbers} are more than the {MOST} up to which derivative images pay"
     if loss not in SQUARES:
-        return "adam", f"adam: the loss {loss} is no sum of squares ({', '.join(SQUARES)})"
+        return "adam", f"adam: the loss {loss} is none that least-squares minimises ({', '.join(SQUARES)})"
     if objective.batch:
         return "adam", f"adam: {numbers}, but only some of the views in a step"
     foreign = sorted(set(options) - _options("least-squares"))

@@ -6,6 +6,11 @@ moves any more (the loss is flat and the gradients only scatter around zero, see
 the budget is spent; then the rate drops, and the noise with it. The answer is the average of the later iterates of a
 stage (Polyak and Juditsky 1992), whose noise falls with their number.
 
+Where bodies, cameras or lights move, some rounds come before the stages in which the pictures are seen through a
+Gaussian, wide, then narrower (`sights.py`): a shadow that does not overlap the photographed one has no gradient to go
+there by, its blurred picture has. A round ends as a stage does. After them nothing is blurred, so the answer is that of
+the exact gradient.
+
 The second moment forgets within about ten steps: gradients shrink by orders of magnitude on the way, and a long memory
 of the large ones at the start would stop the small ones (a wall's colour) while the large one (the lamp) settles.
 """
@@ -28,7 +33,11 @@ if TYPE_CHECKING:
 
 #: What may share a second moment.
 VARIANTS = ("auto", "adam", "uniform", "vector")
-#: Each stage's share of the budget, counted from the start of the run.
+#: When blurred pictures come first.
+COARSE = ("auto", "never", "always")
+#: Share of the budget that blurred rounds may take, each as much.
+_COARSE = 0.3
+#: Each stage's share of the budget, counted from the end of the blurred rounds.
 _SHARES = (0.5, 0.75, 1.0)
 #: Tests need so many steps of a stage; the last one averages longer, as its length decides how precise the answer is.
 _SHORTEST = (24, 24, 72)
@@ -53,6 +62,8 @@ class Adam:
         stop: "auto" ends stages by statistics, "never" uses the whole budget.
         variant: what shares a second moment: "adam" nothing, "uniform" all numbers of an unknown, "vector" the
             components of a vector in space; "auto" takes what suits each unknown (`Objective.scales`).
+        coarse: "auto" starts with blurred pictures where bodies, cameras or lights move, "always" does so in any case,
+            "never" does not.
     """
 
     iterations: int = 400
@@ -63,6 +74,7 @@ class Adam:
     beta2: float = 0.9
     stop: str = "auto"
     variant: str = "auto"
+    coarse: str = "auto"
     name: str = field(default="adam", init=False)
 
     def __post_init__(self) -> None:
@@ -73,12 +85,13 @@ class Adam:
                 raise UsageError(f"{what} is {value}, a number in [0, 1) was expected", where="solver")
         if self.stop not in ("auto", "never"):
             raise UsageError(f"stop is {self.stop!r}, 'auto' or 'never' was expected", where="solver")
-        if self.variant not in VARIANTS:
-            raise UsageError(
-                f"unknown variant {self.variant!r}, one of {', '.join(VARIANTS)}",
-                where="solver",
-                nearest=nearest_names(self.variant, VARIANTS),
-            )
+        for what, given, known in (("variant", self.variant, VARIANTS), ("coarse", self.coarse, COARSE)):
+            if given not in known:
+                raise UsageError(
+                    f"{what} is {given!r}, one of {', '.join(known)} was expected",
+                    where="solver",
+                    nearest=nearest_names(given, known),
+                )
         self._restored: dict[str, np.ndarray] | None = None
 
     def _begin(self, objective: Objective) -> None:
@@ -86,6 +99,11 @@ class Adam:
         self._u = objective.start.copy()
         self._mean, self._square = np.zeros(n), np.zeros(n)
         self._average = self._u.copy()
+        self._blurs = objective.blurs(self.coarse)
+        rounds = len(self._blurs)
+        self._ends = [_COARSE * (k + 1) / rounds for k in range(rounds)]
+        spent = _COARSE if rounds else 0.0
+        self._ends += [spent + (1 - spent) * share for share in _SHARES]
         self._step = self._stage = self._updates = self._in_stage = self._averaged = 0
         self._losses: list[float] = []
         self._gradients: list[np.ndarray] = []
@@ -99,25 +117,31 @@ class Adam:
         self._tested = np.arange(n) if n <= _TESTED else np.sort(rng.choice(n, _TESTED, replace=False))
         if self._restored is not None:
             self._load(self._restored)
-        else:
+        objective.blur(self._width)
+        if self._restored is None:
             objective.weigh(self._u, 0)
         while True:
             began = time.perf_counter()
             evaluation = objective.evaluate(self._u, self._step)
             latent = self._u.copy()
-            rate = self.rate * self.decay**self._stage
+            # losses of pictures seen in two ways do not compare
+            rescaled = self._in_stage == 0 and 0 < self._stage <= len(self._blurs)
+            rate = self.rate * self.decay ** max(0, self._stage - len(self._blurs))
             if evaluation.finite:
                 self._update(objective, evaluation, rate)
             self._step += 1
             self._elapsed += time.perf_counter() - began
+            label = self._label
+            done = self._advance(objective)
             move = Move(
                 latent=latent,
                 estimate=self._average.copy(),
                 evaluation=evaluation,
                 taken=evaluation.finite,
-                stage=f"stage {self._stage + 1}/{len(_SHARES)}",
+                stage=label,
                 rate=rate,
-                done=self._advance(objective),
+                done=done,
+                rescaled=rescaled,
             )
             yield move
             if move.done:
@@ -148,22 +172,36 @@ class Adam:
             spent = max(spent, self._elapsed / self.seconds)
         if spent >= 1:
             return "budget"
-        over = spent >= _SHARES[self._stage]
+        over = spent >= self._ends[self._stage]
         settled = self.stop == "auto" and self._step >= objective.waits and self._settled()
         if not (over or settled):
             return ""
-        if self._stage == len(_SHARES) - 1:
+        if self._stage == len(self._ends) - 1:
             return "settled"
+        if settled or not self._width:
+            self._u = self._average.copy()  # what is still on its way through a blurred round goes on from where it is
         self._stage += 1
         self._in_stage = self._averaged = 0
-        self._u = self._average.copy()
         self._losses, self._gradients = [], []
+        objective.blur(self._width)
         objective.weigh(self._u, self._step)
         return ""
 
+    @property
+    def _width(self) -> float:
+        """Of the Gaussian that the pictures are seen through, a share of their smaller side; 0 without one."""
+        return self._blurs[self._stage] if self._stage < len(self._blurs) else 0.0
+
+    @property
+    def _label(self) -> str:
+        rounds = len(self._blurs)
+        if self._stage < rounds:
+            return f"blur {100 * self._width:.0f} %"
+        return f"stage {self._stage - rounds + 1}/{len(_SHARES)}"
+
     def _settled(self) -> bool:
         count = min(self._in_stage, len(self._losses))
-        if count < _SHORTEST[self._stage]:
+        if count < _SHORTEST[max(0, self._stage - len(self._blurs))]:
             return False
         half = slice(-(count // 2), None)
         return is_flat(self._losses[half]) and gradients_balance(self._gradients[half])
