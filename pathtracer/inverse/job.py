@@ -189,6 +189,9 @@ class SolverTable(_Table):
     beta2: float | None = Field(default=None, ge=0, lt=1)
     stop: Literal["auto", "never"] | None = None
     variant: str | None = None
+    tiles: int | None = Field(default=None, ge=0)
+    tile_size: int | None = Field(default=None, ge=1)
+    focus: float | None = Field(default=None, ge=0, lt=1)
     precision: float | None = Field(default=None, gt=0)
     coarse: Literal["auto", "never", "always"] | None = None
     smoothness: float | None = Field(default=None, ge=0)

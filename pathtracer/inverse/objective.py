@@ -24,11 +24,12 @@ from .weights import PILOT, NoiseMap
 
 if TYPE_CHECKING:
     from .linearize import Linearizer
+    from .tiles import Tiles
 
 #: What Dr.Jit, CUDA and the C++ library say.
 _OUT_OF_MEMORY = re.compile(r"out of memory|bad_alloc|could not allocate|allocation failed", re.IGNORECASE)
 _PRIMAL_A, _PRIMAL_B, _ADJOINT, _ORDER = range(4)
-_SPLIT = 32
+_SPLIT, _TILES = 32, 33
 #: Widths of the Gaussians, in shares of the pictures' smaller side, and the least one in pixels.
 BLURS = (0.12, 0.05, 0.02)
 _NARROWEST = 0.7
@@ -105,6 +106,8 @@ class Objective:
         self._pass_samples = PASS_SAMPLES
         self._programs: dict[tuple[str, Samples, bool], FrozenProgram] = {}
         self._blur = 0.0
+        #: batches of pixels, None for whole pictures
+        self.tiles: Tiles | None = None
         self._blurred: dict[str, Any] = {}
         self._linearizer: Linearizer | None = None
         self._balanced = False
@@ -184,17 +187,13 @@ class Objective:
         share = sum(v.weight for v in views) or 1.0
         total = Evaluation(0.0, 0.0, np.zeros_like(latent))
         variance = 0.0
-        for index, view in zip(chosen, views, strict=True):
-            loss, spread, gradient, bad, seed = self._one(latent, view, index, step, spp, total)
-            weight = view.weight / share
-            total.left_out += bad
-            total.per_view[view.view.name] = loss
-            if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
-                total.faults.append((view.view.name, seed))
-                continue
-            total.loss += weight * loss
-            total.gradient += weight * gradient
-            variance += weight**2 * spread
+        if self.tiles is not None and not self._blur:
+            variance = self._in_tiles(self.tiles, latent, step, spp, total, chosen, share)
+        else:
+            for index, view in zip(chosen, views, strict=True):
+                loss, spread, _ = self._add(latent, view, index, step, spp, total, view.weight / share)
+                total.per_view[view.view.name] = loss
+                variance += (view.weight / share) ** 2 * spread
         total.prior, slope = self.problem.penalty(latent)
         total.loss += total.prior
         total.gradient += slope
@@ -204,6 +203,52 @@ class Objective:
         total.loss_error = float(np.sqrt(variance))
         total.seconds = time.perf_counter() - began
         return total
+
+    def _add(
+        self,
+        latent: np.ndarray,
+        view: PreparedView,
+        index: int,
+        step: int,
+        spp: int | None,
+        total: Evaluation,
+        weight: float,
+    ) -> tuple[float, float, np.ndarray]:
+        """Add a view or a tile to `total`; returns its loss, the variance of that, and its gradient."""
+        loss, spread, gradient, bad, seed = self._one(latent, view, index, step, spp, total)
+        total.left_out += bad
+        if np.isfinite(loss) and np.all(np.isfinite(gradient)):
+            total.loss += weight * loss
+            total.gradient += weight * gradient
+            return loss, spread, gradient
+        total.faults.append((view.view.name, seed))
+        return loss, 0.0, np.zeros_like(gradient)
+
+    def _in_tiles(
+        self,
+        tiles: Tiles,
+        latent: np.ndarray,
+        step: int,
+        spp: int | None,
+        total: Evaluation,
+        chosen: list[int],
+        share: float,
+    ) -> float:
+        """Add the tiles of a step to `total`; returns the variance of the loss, from renders and from the draw."""
+        number = float(np.random.default_rng(derive_seed(self.seed, step, 0, _TILES)).uniform())
+        parts, variance = [], 0.0
+        for k, (tile, factor) in enumerate(tiles.draw(chosen, number)):
+            view = tiles.view(tile)
+            weight = factor * view.weight / share
+            found = self._add(latent, view, len(self.problem.fitted) + k, step, spp, total, weight)
+            loss, spread, gradient = found
+            name = view.view.name
+            if np.isfinite(loss):
+                self.images[name] = tiles.learn(tile, self.images[name], gradient * self.rates)
+                total.per_view[name] = total.per_view.get(name, 0.0) + factor * loss
+            parts.append(weight * loss)
+            variance += weight**2 * spread
+        return max(variance, float(np.var(parts, ddof=1)) * len(parts)) if len(parts) > 1 else variance
 
     def _one(
         self, latent: np.ndarray, view: PreparedView, index: int, step: int, spp: int | None, total: Evaluation
@@ -218,7 +263,7 @@ class Objective:
         self.images[view.view.name] = image
         if self.problem.loss.by_noise:
             self.noise[view.view.name].add(noise)
-        total.samples += samples.total * view.view.width * view.view.height
+        total.samples += samples.total * view.pixels
         return loss, spread, gradient, bad, seeds[2]
 
     def memory(self) -> dict[str, np.ndarray]:
@@ -278,7 +323,7 @@ class Objective:
                 problem.scene.params,
                 view.sensor,
                 target.image,
-                self.weights[view.view.name],
+                self.weights[view.view.name] if view.window is None else target.weight,
                 self._layers(view),
                 dr.detach(gain),
                 [dr.opaque(mi.UInt32, s) for s in seeds],

@@ -24,6 +24,7 @@ from .view_unknowns import GAINS, describe, is_view_key, key_of, resolve_views
 
 if TYPE_CHECKING:
     from ..scenes import Scene
+    from .tiles import Window
 
 #: Mitsuba's own estimators, usable besides ours.
 MITSUBA_ESTIMATORS: dict[str, frozenset[str]] = {
@@ -46,6 +47,7 @@ class PreparedView:
         lit: prefixes of its emitters.
         target: image, weights and exposure on the device.
         weight: share of the view in the loss.
+        window: the part of another view that this is, None for a whole one (see `tiles`).
     """
 
     view: View
@@ -56,6 +58,12 @@ class PreparedView:
     target: Target
     weight: float
     lens: Mapping[str, float] = field(default_factory=dict)
+    window: Window | None = None
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the picture or of the part of it."""
+        return int(self.target.image.shape[0]) * int(self.target.image.shape[1])
 
 
 class Problem:
@@ -240,7 +248,10 @@ class Problem:
 
     def aim(self, prepared: PreparedView) -> None:
         """Set the camera of a view."""
-        if prepared.pose is not None:
+        if prepared.window is not None:
+            self.aim(prepared.window.base)
+            prepared.window.aim(prepared.sensor)
+        elif prepared.pose is not None:
             import drjit as dr
             import mitsuba as mi
 
@@ -289,7 +300,7 @@ class Problem:
         """The samples of one step of a view, in passes of at most `limit`."""
         adjoint = spp or self.spp
         primal = max(2, round(adjoint * self.primal_spp / self.spp))
-        return Samples.plan(primal, adjoint, prepared.view.width * prepared.view.height, limit)
+        return Samples.plan(primal, adjoint, prepared.pixels, limit)
 
     # -- checks -----------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ class NoisyBowl:
         self.weighed = self.waits = 0
         self.widths: tuple[float, ...] = ()
         self.seen: list[float] = []
+        self.tiles = None
 
     def weigh(self, latent: np.ndarray, step: int) -> None:
         self.weighed += 1

@@ -64,6 +64,9 @@ class Adam:
             components of a vector in space; "auto" takes what suits each unknown (`Objective.scales`).
         coarse: "auto" starts with blurred pictures where bodies, cameras or lights move, "always" does so in any case,
             "never" does not.
+        tiles: tiles of the pictures rendered in a step; 0 renders all pixels. Blurred rounds see whole pictures.
+        tile_size: their side in pixels.
+        focus: share of the tiles that are drawn where gradients were large (`tiles.py`).
     """
 
     iterations: int = 400
@@ -75,12 +78,20 @@ class Adam:
     stop: str = "auto"
     variant: str = "auto"
     coarse: str = "auto"
+    tiles: int = 0
+    tile_size: int = 64
+    focus: float = 0.5
     name: str = field(default="adam", init=False)
 
     def __post_init__(self) -> None:
         if self.iterations < 1:
             raise UsageError(f"iterations is {self.iterations}, at least 1 was expected", where="solver")
-        for what, value in (("beta1", self.beta1), ("beta2", self.beta2), ("decay", self.decay)):
+        if self.tiles < 0 or self.tile_size < 1:
+            raise UsageError(
+                f"tiles is {self.tiles} and tile_size {self.tile_size}, at least 0 and 1 were expected", where="solver"
+            )
+        shares = (("beta1", self.beta1), ("beta2", self.beta2), ("decay", self.decay), ("focus", self.focus))
+        for what, value in shares:
             if not 0 <= value < 1:
                 raise UsageError(f"{what} is {value}, a number in [0, 1) was expected", where="solver")
         if self.stop not in ("auto", "never"):
@@ -94,7 +105,19 @@ class Adam:
                 )
         self._restored: dict[str, np.ndarray] | None = None
 
+    def check(self, objective: Objective) -> None:
+        """Cut the pictures into tiles where that was asked for.
+
+        Raises:
+            UsageError: a loss or a camera that cannot be cut.
+        """
+        if self.tiles:
+            from ..tiles import Tiles
+
+            objective.tiles = Tiles(objective.problem, self.tiles, self.tile_size, self.focus)
+
     def _begin(self, objective: Objective) -> None:
+        self._tiles = objective.tiles
         n = objective.start.size
         self._u = objective.start.copy()
         self._mean, self._square = np.zeros(n), np.zeros(n)
@@ -221,6 +244,7 @@ class Adam:
             "elapsed": np.array([self._elapsed]),
             "losses": np.array(self._losses, np.float64),
             "gradients": gradients,
+            "scores": np.zeros(0) if self._tiles is None else self._tiles.scores.copy(),
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
@@ -236,6 +260,8 @@ class Adam:
         self._elapsed = float(state["elapsed"][0])
         self._losses = [float(x) for x in state["losses"]]
         self._gradients = list(state["gradients"])
+        if self._tiles is not None:
+            self._tiles.scores[:] = state["scores"]
 
 
 @dataclass
@@ -252,8 +278,9 @@ class LargeSteps(Adam):
         """Refuse problems that it is not for.
 
         Raises:
-            UsageError: no vertices are unknown, or their gradients are not smoothed.
+            UsageError: no vertices are unknown, or their gradients are not smoothed; see also `Adam.check`.
         """
+        super().check(objective)
         if not any(u.space == "large-steps" and u.shared for u in objective.problem.unknowns):
             raise UsageError(
                 "large-steps is for the vertices of a mesh, and none is unknown with smoothed gradients",
