@@ -54,6 +54,8 @@ def test_resolving_makes_paths_absolute(tmp_path: Path) -> None:
         ("iterations = 10", 'name = "adm"', "did you mean 'adam'"),
         ("iterations = 10", 'variant = "vektor"', "did you mean 'vector'"),
         ("iterations = 10", 'coarse = "sometimes"', "solver.coarse"),
+        ("iterations = 10", "tile = 4", "did you mean 'tiles'"),
+        ("iterations = 10", "focus = 1.5", "solver.focus"),
         ("init = 0.5", 'space = "logt"', "did you mean 'logit'"),
         ("[0.0, 1.0]", "[0.0]", "at least 2 items"),
         ('file = "scene.xml"', "", "'scene.file' is missing"),

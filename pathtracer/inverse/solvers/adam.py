@@ -80,7 +80,7 @@ class Adam:
     coarse: str = "auto"
     tiles: int = 0
     tile_size: int = 64
-    focus: float = 0.5
+    focus: float = 0.8
     name: str = field(default="adam", init=False)
 
     def __post_init__(self) -> None:
