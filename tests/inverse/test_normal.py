@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from pathtracer.inverse.solvers import normal
 from pathtracer.inverse.solvers.normal import Layout
@@ -140,3 +141,24 @@ def test_a_pixel_whose_derivative_is_all_noise_does_not_rule_the_rest() -> None:
             off[heavy].append(e.step(0.0, np.full(3, -1.0), np.full(3, 1.0)) + step)
     spread = {heavy: np.abs(found).max() for heavy, found in off.items()}
     assert spread[True] < 2 * spread[False]
+
+
+@pytest.mark.parametrize(("few", "least"), [(3, 0.90), (10, 0.93)])
+def test_intervals_hold_the_truth_where_few_pixels_decide(few: int, least: float) -> None:
+    """One number that few pixels show, with noise in proportion: 1.96 standard errors hold it about always."""
+    rng = np.random.default_rng(6)
+    J = np.zeros((1, P, 1))
+    J[0, :few, 0], J[0, few:, 0] = 1.0, 0.01
+    weight = np.full((P, 1), 1 / P)
+    inside, plain = [], []
+    for _ in range(600):
+        noise = J[0] * rng.normal(size=(P, 1))
+        e = normal.build(J, J, noise, noise, np.zeros((P, 1)), weight, np.ones(1), LAYOUT)
+        inverse, _ = e.inverse()
+        answer = -float((inverse @ e.b)[0])
+        residual = noise + J[0] * answer
+        at = normal.build(J, J, residual, residual, np.zeros((P, 1)), weight, np.ones(1), LAYOUT, lean=True)
+        inside.append(abs(answer) < 1.96 * np.sqrt(at.covariance(inverse)[0, 0]))
+        plain.append(abs(answer) < 1.96 * np.sqrt((inverse @ at.spread @ inverse)[0, 0]))
+    assert np.mean(plain) < np.mean(inside) < 0.99
+    assert np.mean(inside) > least, (np.mean(inside), np.mean(plain))

@@ -406,8 +406,7 @@ class LeastSquares:
         equations, _ = self._averaged(layout, lean=True)
         inverse, unknown = equations.inverse(self._pinned(self._answer))
         # renders at the mean point: the residual at the answer is a step away
-        covariance = inverse @ equations.spread @ inverse
-        return covariance, unknown
+        return equations.covariance(inverse), unknown
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 

@@ -383,8 +383,8 @@ class LinearLighting:
         equations = normal.build(J1, J2, a, b, target, w, np.ones(len(x)), plain, crossed=True)
         inverse, directions = equations.inverse()
         own = np.diag(inverse @ equations.noise @ inverse) * (top / size) ** 2
-        covariance = inverse @ equations.spread @ inverse * top**2 / np.outer(size, size)
-        whole = np.diag(covariance)
+        covariance = equations.covariance(inverse) * top**2 / np.outer(size, size)
+        whole = np.diag(inverse @ equations.spread @ inverse) * (top / size) ** 2
         # what does not fall with the number of samples is not the renders' noise
         limited = (own <= 0.2 * whole) & (whole > 0.75 * self._whole[c])
         self._whole[c] = whole

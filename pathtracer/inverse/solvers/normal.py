@@ -79,6 +79,7 @@ class Normal:
         b: (n,) half the gradient of the loss.
         noise: (n, n) covariance of b from all Monte Carlo noise.
         renders: (n, n) the part of it that more renders take away; the rest comes with the derivative images.
+        parts: (n, G) what each pixel or tile adds to b; their squares add up to `spread`.
         spread: (n, n) covariance of b from everything that the residual shows: renders, observation, model.
         values, vectors: eigenvalues of A in units of `reach`, ascending, and their vectors (columns).
         fuzz: (n,) standard deviation of each eigenvalue.
@@ -95,6 +96,7 @@ class Normal:
     fuzz: Array = field(default_factory=lambda: np.zeros(0))
     inflation: float = 1.0
     renders: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    parts: Array = field(default_factory=lambda: np.zeros((0, 0)))
 
     def __post_init__(self) -> None:
         self.values, self.vectors = np.linalg.eigh(self.A * np.outer(self.reach, self.reach))
@@ -140,6 +142,21 @@ class Normal:
     def predicted(self, step: Array) -> float:
         """Change of the loss that the model expects of a step."""
         return float(2 * self.b @ step + step @ self.A @ step)
+
+    def covariance(self, inverse: Array) -> Array:
+        """(n, n) of the answer, from `spread`; wide enough for 95 % of answers to lie within 1.96 standard errors.
+
+        Where few pixels decide, their residuals tell a variance badly. Its degrees of freedom are those of a sum of
+        squares whose fourth moments are what they are seen to be (Satterthwaite 1946), at most: twice the number of
+        pixels that matter, and thrice if their noise were normal. Student's quantile then stands for the normal one.
+        """
+        from scipy.stats import t
+
+        squares = (inverse @ self.parts) ** 2
+        total = squares.sum(axis=1)
+        matter = total**2 / np.maximum((squares**2).sum(axis=1), 1e-300)
+        wider = np.where(total > 0, t.ppf(0.975, 2 * np.maximum(matter, 1.0)) / 1.96, 1.0)
+        return np.asarray(inverse @ self.spread @ inverse) * np.outer(wider, wider)
 
     def inverse(self, pinned: Array | None = None) -> tuple[Array, Array]:
         """Inverse of A over what the images determine, and the directions that they do not.
@@ -219,7 +236,8 @@ def build(
     lit = own > 0
     ratios = own[lit] / np.clip(signal[lit], 1e-3 * own[lit], None)
     normal.inflation = float(np.median(ratios)) if ratios.size else 1.0
-    normal.spread = _spread(normal, F1, F2, ra, rb, layout, lean)
+    normal.parts = _parts(normal, F1, F2, ra, rb, layout, lean)
+    normal.spread = normal.parts @ normal.parts.T
     return normal
 
 
@@ -238,8 +256,8 @@ def _trust(J1: Array, J2: Array, weight: Array) -> Array:
     return np.asarray(trust)
 
 
-def _spread(normal: Normal, F1: Array, F2: Array, ra: Array, rb: Array, layout: Layout, lean: bool) -> Array:
-    """Covariance (n, n) of b from what the residual shows, whatever its cause.
+def _parts(normal: Normal, F1: Array, F2: Array, ra: Array, rb: Array, layout: Layout, lean: bool) -> Array:
+    """What each pixel adds to b (n, G), whatever the cause: the scatter of b.
 
     A pixel that the answer leans on draws it near: its residual is smaller than its error, by I - H with H its
     leverage. Dividing by it (HC3, MacKinnon and White 1985) makes up for that; without it, where few pixels of a
@@ -253,8 +271,7 @@ def _spread(normal: Normal, F1: Array, F2: Array, ra: Array, rb: Array, layout: 
         more = 1 / (1 - np.clip(values, 0, MOST_LEVERAGE))
         ra, rb = (np.einsum("pce,pe,pde,pd->pc", vectors, more, vectors, r, optimize=True) for r in (ra, rb))
     from_all = layout.clusters(0.5 * (np.einsum("npc,pc->np", F1, rb) + np.einsum("npc,pc->np", F2, ra)))
-    from_all = from_all - from_all.mean(axis=1, keepdims=True)
-    return np.asarray(from_all @ from_all.T)
+    return np.asarray(from_all - from_all.mean(axis=1, keepdims=True))
 
 
 def loss(a: Array, b: Array, target: Array, weight: Array, layout: Layout) -> tuple[float, float]:
