@@ -204,6 +204,34 @@ class Contours:
             point = dr.select(here, place, point)
         return mi.Point3f(point)
 
+    def stay(self, pi: mi.PreliminaryIntersection3f, p: mi.Point3f, active: mi.Bool) -> mi.Point3f:
+        """The points of surfaces that rays hit, attached: each keeps its place on its shape.
+
+        Not through the shapes' own methods: a virtual call must not meet parameters that other curves hold outside.
+
+        Args:
+            pi: (N,) what was hit.
+            p: (N,) where; detached.
+        """
+        number = dr.reinterpret_array(mi.UInt32, pi.shape)
+        kind, row = self.kinds(number, active), dr.gather(mi.UInt32, self.first, number, active)
+        point = mi.Vector3f(p)
+        if self.meshes:
+            here = active & (kind == MESH)
+            at = 3 * (row + pi.prim_index)
+            a, b, c = (self._corner(dr.gather(mi.UInt32, self.faces, at + k, here), here) for k in range(3))
+            on_face = a + pi.prim_uv.x * (b - a) + pi.prim_uv.y * (c - a)
+            point = dr.select(here, mi.Vector3f(on_face), point)
+        if self.others:
+            here = active & (kind != MESH)
+            c, x, y, z = (dr.gather(mi.Vector3f, self.frames, 4 * row + k, here) for k in range(4))
+            with dr.suspend_grad():
+                r = dr.rcp(dr.dot(x, dr.cross(y, z)))
+                q = mi.Vector3f(p) - c
+                m = mi.Vector3f(dr.dot(q, dr.cross(y, z)), dr.dot(q, dr.cross(z, x)), dr.dot(q, dr.cross(x, y))) * r
+            point = dr.select(here, c + m.x * x + m.y * y + m.z * z, point)
+        return mi.Point3f(point)
+
     def may_fold(self, number: mi.UInt32, active: mi.Bool) -> mi.Bool:
         """Whether two rays may meet a shape on the same primitive with a silhouette between them."""
         return active & (self.kinds(number, active) == CYLINDER)

@@ -47,6 +47,7 @@ from .boundary.shadow import shadow_term
 from .boundary.silhouettes import Silhouettes, scene_key
 from .boundary.sky import sky_term
 from .boundary.specular import specular_term
+from .boundary.stream import Stream
 from .boundary.tables import SceneTables
 from .errors import GradientWarning, UnsupportedGradient
 from .path_replay import PathReplay
@@ -198,6 +199,20 @@ class EdgeSampling(PathReplay):
             key = film_key(name, film)
             if count and key not in self._memory:
                 self._memory[key] = blank(Cells.of(film.pixels, count, further), count)
+
+    def film_velocity(
+        self, scene: mi.Scene, sensor: mi.Sensor, u: mi.Point2f, lens: mi.Point2f | None, random: Stream
+    ) -> mi.Vector2f:
+        """Velocity with which the interior term moves film positions; speeds of curves are relative to it.
+
+        Args:
+            u: (N,) film positions in pixels.
+            lens: (N,) points of the unit disc, with a thin lens.
+
+        Returns:
+            Value zero; here without derivatives, as the interior term keeps film coordinates fixed.
+        """
+        return mi.Vector2f(0)
 
     def memory(self, name: str) -> tuple[str, dict[str, Guide]] | None:
         """The name of a term and where its memory is kept; None without guiding."""

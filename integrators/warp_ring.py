@@ -11,7 +11,6 @@ from dataclasses import dataclass, fields
 import drjit as dr
 import mitsuba as mi
 
-from .attached import FOLLOW
 from .boundary.device import recording
 from .contours import Contours, Crossing, Walk
 
@@ -107,8 +106,8 @@ def ring_velocity(
         alone = ~fit.some & (dr.gather(mi.Bool, active, first) if dr.width(active) > 1 else active)
         valid = pi.is_valid() & alone
         straight = dr.gather(mi.Ray3f, fixed, first)
-        p = pi.compute_surface_interaction(straight, FOLLOW, valid).p
         t = dr.select(valid, pi.t, 1)
+        p = contours.stay(pi, mi.Point3f(dr.detach(straight(t))), valid)
         pick = lambda v: dr.gather(mi.Vector3f, v, first) if dr.width(v) > 1 else v
         moved = dr.select(valid, mi.Vector3f(p - dr.detach(p)) - pick(δo), 0) - t * pick(δd)
         x, y = _dual(*frames.steps(t, valid), straight.d)

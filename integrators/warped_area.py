@@ -23,14 +23,19 @@ import drjit as dr
 import mitsuba as mi
 import numpy as np
 
-from .attached import SceneTraits
+from .attached import SPECULAR, SceneTraits, scene_bsdfs
+from .boundary.crossings import seen, touching
+from .boundary.device import recording
+from .boundary.silhouettes import Silhouettes
 from .contours import Contours
+from .edge_sampling import camera_moves
 from .errors import GradientWarning, UnsupportedGradient
 from .path_replay import PathReplay
 from .support import warn_of_hidden_motion
 from .warp import Kernel, direction_field, film_field
 from .warped_film import FilmLines, FilmPoints, FilmSamples, camera_ray, sample_film
 from .warped_head import warped_head
+from .warped_hybrid import LeftToEdges
 
 #: Auxiliary rays of one kernel launch; each takes some dozen floats.
 WARP_LANES = 2**24
@@ -49,9 +54,12 @@ def _smallest_angle(spheres: mi.Float, count: mi.UInt32, p: mi.Point3f) -> mi.Fl
     return angle
 
 
-def _warn(code: str, message: str) -> None:
-    remedy = "use edge_sampling or finite_difference" + (", or raise warp_depth" if code == "warp-depth" else "")
-    warnings.warn(GradientWarning(code, message, remedy), stacklevel=3)
+def _warn(code: str, message: str, remedy: str = "use edge_sampling or finite_difference") -> None:
+    warnings.warn(GradientWarning(code, message, remedy), stacklevel=4)
+
+
+#: What to do about what `hybrid` adds.
+_HYBRID = "set hybrid=true, which takes it from edge sampling, or use edge_sampling"
 
 
 class WarpedArea(PathReplay):
@@ -66,6 +74,9 @@ class WarpedArea(PathReplay):
             sees, and on what that reflects).
         warp_angle: radius of the kernel there, in radians; 0 (default) chooses it at every point.
         warp_share: that radius as a share of the apparent radius of the smallest light.
+        hybrid: take what a warp does not follow from edge sampling: hard shadows of delta lights on what the camera
+            sees, silhouettes in perfect mirrors and through smooth glass, curves along which surfaces pass through each
+            other, horizons of interpolated normals (default false); with the budgets of `edge_sampling`.
 
     Reference: Bangaru, Li, Durand 2020, Unbiased Warped-Area Sampling for Differentiable Rendering, ACM TOG 39(6).
     """
@@ -81,7 +92,9 @@ class WarpedArea(PathReplay):
             ridge=float(props.get("warp_ridge", 1e-3)),
             debias=bool(props.get("warp_debias", False)),
         )
+        self.edges = LeftToEdges(props, self.film_field) if bool(props.get("hybrid", False)) else None
         self._contours: tuple[mi.Scene, Contours] | None = None
+        self._crossed: mi.Scene | None = None
 
     def contours(self, scene: mi.Scene) -> Contours:
         """The silhouettes of the scene, its tables built once."""
@@ -90,25 +103,14 @@ class WarpedArea(PathReplay):
         self._contours[1].refresh()
         return self._contours[1]
 
-    def _say_what_is_missing(self, scene: mi.Scene) -> None:
+    def say_what_is_missing(self, scene: mi.Scene, sensor: mi.Sensor) -> None:
         """Refuse, or warn of, what a warp of the first vertices cannot account for when things move."""
         if self.hide_emitters:
             raise UnsupportedGradient(
                 "warped_area does not look through hidden emitters", remedy="use edge_sampling or finite_difference"
             )
         warn_of_hidden_motion(scene)
-        traits = SceneTraits(scene)
-        if self.max_depth > 1 and traits.has_delta_emitters:
-            _warn(
-                "delta-shadow",
-                "the hard shadows of point, spot, directional and projector lights are no area integral: "
-                "their motion is left out",
-            )
-        if traits.has_delta_lobes:
-            _warn(
-                "specular-visibility",
-                "silhouettes seen in perfect mirrors, through smooth glass or through the holes of a mask are left out",
-            )
+        self._say_what_edges_add(scene, sensor)
         if self.max_depth > self.warp_depth + 1:
             _warn(
                 "warp-depth",
@@ -116,7 +118,40 @@ class WarpedArea(PathReplay):
                 f"{self.max_depth - 1}"
                 if self.warp_depth
                 else "shadows and occlusion between surfaces are left out",
+                "use edge_sampling or finite_difference, or raise warp_depth",
             )
+
+    def _say_what_edges_add(self, scene: mi.Scene, sensor: mi.Sensor) -> None:
+        """Warn of what takes samples on curves, as far as `hybrid` does not add it."""
+        hybrid = self.edges is not None
+        traits = SceneTraits(scene)
+        if traits.has_delta_emitters and self.max_depth > (2 if hybrid else 1):
+            where = " on what the camera does not see directly" if hybrid else ""
+            _warn(
+                "delta-shadow",
+                f"the hard shadows of point, spot, directional and projector lights{where} are no area integral: "
+                "their motion is left out",
+                *(() if hybrid else (_HYBRID,)),
+            )
+        if any(int(bsdf.flags()) & SPECULAR for bsdf in scene_bsdfs(scene)) and not hybrid:
+            _warn(
+                "specular-visibility",
+                "silhouettes seen in perfect mirrors or through smooth glass are left out",
+                _HYBRID,
+            )
+        if any(mi.has_flag(bsdf.flags(), mi.BSDFFlags.Null) for bsdf in scene_bsdfs(scene)):
+            _warn("mask-visibility", "silhouettes seen through the holes of a mask are left out")
+        if not hybrid and not recording() and self._crossed is not scene and touching(scene, camera_moves(sensor)):
+            self._crossed = scene  # one look; a recorded step has none
+            with dr.suspend_grad():
+                crossed = seen(scene, Silhouettes(scene), sensor)
+            if crossed:
+                _warn(
+                    "crossing",
+                    "surfaces pass through each other, and the curve along which the camera sees them do so moves as "
+                    "neither of them does: its motion is left out",
+                    _HYBRID,
+                )
 
     def _direction_warp(self, scene: mi.Scene, sampler: mi.Sampler) -> Any:
         """The field of directions at a surface point, as a function of (si, directions, active)."""
@@ -151,7 +186,7 @@ class WarpedArea(PathReplay):
         return angle
 
     def film_field(
-        self, scene: mi.Scene, sensor: mi.Sensor, sampler: mi.Sampler, points: FilmPoints
+        self, scene: mi.Scene, sensor: mi.Sensor, sampler: Any, points: FilmPoints
     ) -> tuple[mi.Vector2f, mi.Float]:
         """Velocity of the film at `points`, in pixels, and its divergence; both have value zero and derivatives."""
         radius = dr.opaque(mi.Float, self.warp_width)
@@ -159,6 +194,15 @@ class WarpedArea(PathReplay):
         return film_field(scene, self.contours(scene), self.kernel, radius, seed, sensor, points)
 
     # ----------------------------------------------------------- derivative
+
+    def derivative_terms(self, params: Any) -> list[tuple[Any, int | float]]:
+        """The warped interior; asked for `hybrid`, what edge sampling adds."""
+        return super().derivative_terms(params) + ([] if self.edges is None else self.edges.curve_terms())
+
+    def prepare_scene(self, scene: mi.Scene, sensor: mi.Sensor, recorded: bool = False) -> None:
+        """Before a step is recorded; see `EdgeSampling.prepare_scene`."""
+        if self.edges is not None:
+            self.edges.prepare_scene(scene, sensor, recorded)
 
     def passes(self, sensor: mi.Sensor, seed: Any, spp: int) -> list[tuple[Any, int]]:
         """As in the base class, with room for the auxiliary rays."""
@@ -191,7 +235,7 @@ class WarpedArea(PathReplay):
                 geometry = self.geometry_attached(scene, params) or dr.grad_enabled(ray.o, ray.d)
             if not geometry:
                 return super().interior_term(mode, scene, params, sensor, seed, spp, grad_in)
-            self._say_what_is_missing(scene)
+            self.say_what_is_missing(scene, sensor)
             lines = self.film_lines(sensor, seed, spp)
 
             with dr.resume_grad():

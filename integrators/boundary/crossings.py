@@ -290,7 +290,8 @@ def crossing_term(
         if attach:
             with dr.resume_grad():
                 p = meeting_point(curves, x, active)
-                motion = dr.dot(normal, mi.Vector2f(camera.project(p, lens)))
+                drift = integrator.film_velocity(scene, sensor, x.u, lens, random)
+                motion = dr.dot(normal, mi.Vector2f(camera.project(p, lens)) - drift)
                 motion = dr.select(active & dr.isfinite(motion), motion, 0)
         weight = dr.select(active, 0.5 * dr.pi * mi.Float(x.count) / (LENGTH * probability * numbers.density), 0)
         u = x.u

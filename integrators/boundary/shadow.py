@@ -17,6 +17,7 @@ Source: design of this project; the planar special case is in Loubet et al. 2019
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 import drjit as dr
@@ -28,7 +29,7 @@ from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .frames import Frames
 from .guiding import Numbers
-from .lights import AREA, SKY, Lights, LightVertex, arriving, reached, unshadowed
+from .lights import AREA, DELTA, SKY, Lights, LightVertex, arriving, reached, unshadowed
 from .primary import side_distance, transparent, visible
 from .silhouettes import CurvePoint, Silhouettes, classify, pick
 from .tables import NON_MANIFOLD, OPEN
@@ -40,10 +41,10 @@ class ShadowCurves:
     Args:
         curves: the boundary curves of the scene.
         lights: the lights.
-        sky: whether the environment takes part.
+        kinds: of the lights that take part.
     """
 
-    def __init__(self, curves: Silhouettes, lights: Lights, sky: bool = True) -> None:
+    def __init__(self, curves: Silhouettes, lights: Lights, kinds: Container[int] = (DELTA, AREA, SKY)) -> None:
         self.curves, self.frames = curves, Frames(lights)
         shares = []
         with dr.suspend_grad():
@@ -57,7 +58,7 @@ class ShadowCurves:
                     parts.append(self.frames.lengths(number))
                 weights = mi.Float64(parts[0] if len(parts) == 1 else dr.concat(parts))
                 total = dr.sum(weights)
-                drawn = total > 0 if sky or lights.kinds[number] != SKY else mi.Bool(False)
+                drawn = total > 0 if lights.kinds[number] in kinds else mi.Bool(False)
                 shares.append(dr.select(drawn, weights / total, 0))
             self.choice = Discrete(shares[0] if len(shares) == 1 else dr.concat(shares))
         self.elements = curves.size + self.frames.size
@@ -122,12 +123,14 @@ def shadow_term(
     seed: Any,
     spp: int,
     grad_in: mi.TensorXf | None,
+    extended: bool = True,
 ) -> mi.TensorXf | None:
     """One launch of the boundary term of directly lit receivers that the camera sees directly.
 
     Args:
         spp: samples per pixel of the crop; they are spread over lights and curves.
         grad_in: adjoint image in backward mode.
+        extended: whether lights with an extent take part.
 
     Returns:
         The derivative image in forward mode.
@@ -163,7 +166,8 @@ def shadow_term(
         du = camera.project_tangent(x, slide, aperture)
         perp = mi.Vector2f(du.y, -du.x)
         with dr.resume_grad(when=attach):
-            motion = dr.dot(perp, mi.Vector2f(u_attached))
+            drift = integrator.film_velocity(scene, sensor, u, aperture, random) if attach else mi.Vector2f(0)
+            motion = dr.dot(perp, mi.Vector2f(u_attached) - drift)
             motion = dr.select(active & dr.isfinite(motion), motion, 0)
         normal = dr.normalize(perp)
         active &= film.inside(u) & camera.in_front(x) & dr.isfinite(normal.x) & dr.isfinite(normal.y)
@@ -178,10 +182,11 @@ def shadow_term(
     with dr.suspend_grad():
         size = lights.extent
         sky = transparent(scene)
-        extended = AREA in lights.kinds or (sky and SKY in lights.kinds)
-        where = ShadowCurves(curves, lights, sky)
+        kinds = (DELTA, AREA, SKY)[: 1 + extended + (extended and sky)]
+        spread = any(kind in kinds for kind in lights.kinds if kind != DELTA)
+        where = ShadowCurves(curves, lights, kinds)
         memory = integrator.memory("shadow")
-        return estimate(evaluate, mode, film, seed, film.pixels * spp, where.choice, extended, memory, grad_in)
+        return estimate(evaluate, mode, film, seed, film.pixels * spp, where.choice, spread, memory, grad_in)
 
 
 def project_through(y: LightVertex, p_B: mi.Point3f, receiver: mi.Point3f, n: mi.Vector3f) -> mi.Point3f:

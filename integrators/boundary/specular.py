@@ -33,6 +33,7 @@ from .guiding import Numbers
 from .indirect import LineCurves
 from .primary import TOUCH, side_distance, transparent
 from .silhouettes import Silhouettes
+from .stream import Stream
 from .view import View
 
 #: Steps of Newton's method; how near it must come, and the width of its differences, in pixels.
@@ -166,7 +167,7 @@ def specular_term(
 
     def segment(
         index: mi.UInt32, t: mi.Float, chain: mi.UInt32, u: mi.Point2f, lens: Any, aim: Aim,
-        outward: mi.Vector3f, stretch: mi.Float, active: mi.Bool,
+        random: Stream, outward: mi.Vector3f, stretch: mi.Float, active: mi.Bool,
     ) -> tuple[mi.Float, mi.Float | None]:  # fmt: skip
         """Attached n · (x_B − o − s d), scaled; in forward mode its tangent.
 
@@ -177,7 +178,8 @@ def specular_term(
         flags = dr.ADFlag.ClearEdges | dr.ADFlag.AllowNoGrad
         δo, δd, δp = mi.Vector3f(0), mi.Vector3f(0), mi.Vector3f(0)
         with dr.resume_grad():
-            first, _ = camera.ray(u, lens)
+            drift = integrator.film_velocity(scene, sensor, u, lens, random)
+            first, _ = camera.ray(mi.Point2f(u + drift), lens)
             o, d = chains.attached(scene, chain, mi.Ray3f(first), active)
             if forward:
                 dr.forward_to(o, d, flags=flags)
@@ -214,7 +216,7 @@ def specular_term(
         stretch = dr.norm(du) / size
         motion, tangent = mi.Float(0), None
         if attach:
-            motion, tangent = segment(index, t, chain, u, lens, aim, outward, stretch, active)
+            motion, tangent = segment(index, t, chain, u, lens, aim, random, outward, stretch, active)
         exact = mi.Bool(False) if see_through else point.silhouette & ~point.tube
         start = mi.Point3f(
             dr.select(exact, mi.Vector3f(point.beside(outward, -d)), mi.Vector3f(dr.detach(mi.Point3f(point.p))))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import drjit as dr
 import mitsuba as mi
 import numpy as np
@@ -12,6 +14,7 @@ from integrators.contours import Contours
 from integrators.errors import GradientWarning
 from integrators.warp import Kernel, direction_score, film_field, ring_centres
 from integrators.warped_film import FilmPoints
+from pathtracer.verify import check_catalogue
 from pathtracer.verify.check import Settings, compare
 from pathtracer.verify.motion import Motion
 from pathtracer.verify.reference import Reference
@@ -289,3 +292,71 @@ def test_shadows_that_are_left_out_are_announced() -> None:
     with pytest.warns(GradientWarning) as caught:
         moved(scene, max_depth=2, warp_depth=0)
     assert {w.message.code for w in caught if isinstance(w.message, GradientWarning)} == {"delta-shadow", "warp-depth"}
+
+
+def announced(scene: dict, motion: str = "shape.to_world translate:x", **properties) -> dict[str, str]:
+    """Codes and remedies of what is said before any sample of a derivative is drawn."""
+    loaded = mi.load_dict(scene, optimize=False)
+    bound = Motion.parse(motion).bind(loaded, mi.traverse(loaded))
+    integrator = mi.load_dict({"type": "warped_area"} | properties)
+    with warnings.catch_warnings(record=True) as caught, bound.attached(forward=True):
+        warnings.simplefilter("always")
+        integrator.say_what_is_missing(loaded, loaded.sensors()[0])
+    return {w.message.code: w.message.remedy for w in caught if isinstance(w.message, GradientWarning)}
+
+
+def test_what_hybrid_adds_is_named_as_the_remedy() -> None:
+    scene = glowing("sphere") | {"lamp": {"type": "point", "position": [0, 3, 1], "intensity": 5.0}}
+    scene["wall"]["bsdf"] = {"type": "conductor"}
+    scene["wall"]["to_world"] = T().scale(3)  # through the middle of the sphere
+    found = announced(scene, max_depth=2)
+    assert set(found) >= {"delta-shadow", "specular-visibility", "crossing"}
+    assert all("hybrid" in found[code] for code in ("delta-shadow", "specular-visibility", "crossing"))
+    assert not set(announced(scene, max_depth=2, hybrid=True)) & {"delta-shadow", "specular-visibility", "crossing"}
+    deeper = announced(scene, max_depth=3, hybrid=True)
+    assert "hybrid" not in deeper["delta-shadow"]
+
+
+def under_a_lamp() -> dict:
+    """A floor that the camera sees with the hard shadow of a cube, and the cube itself."""
+    scene = glowing("cube", "box")
+    del scene["shape"]["emitter"]
+    scene["wall"] = {"type": "rectangle", "to_world": T().translate([0, -0.9, 0]).rotate([1, 0, 0], -90).scale(4)}
+    return scene | {"lamp": {"type": "point", "position": [0.4, 4, 1], "intensity": 40.0}}
+
+
+def test_forward_and_backward_of_hybrid_are_adjoint_when_occluder_and_camera_move() -> None:
+    scene = mi.load_dict(under_a_lamp(), optimize=False)
+    motion = "shape.vertex_positions translate:x + sensor.to_world translate:x"
+    bound = Motion.parse(motion).bind(scene, mi.traverse(scene))
+    integrator = mi.load_dict({"type": "warped_area", "max_depth": 2, "hybrid": True})
+    adjoint = np.random.default_rng(0).random((12, 12, 3)).astype(np.float32)
+    with bound.attached(forward=True):
+        tangent = np.asarray(integrator.render_forward(scene, bound.params, seed=3, spp=32), dtype=np.float64)
+    with bound.attached(forward=False) as theta:
+        integrator.render_backward(scene, bound.params, mi.TensorXf(adjoint), seed=3, spp=32)
+        dr.enqueue(dr.ADMode.Backward, *[bound.params[key] for key in set(bound.motion.keys)])
+        dr.traverse(dr.ADMode.Backward)
+        gradient = dr.grad(theta)[0]
+    assert gradient == pytest.approx(float((tangent * adjoint).sum()), rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "motion",
+    ["shape.vertex_positions translate:x", "wall.to_world translate:y", "lamp.position translate:x",
+     "sensor.to_world translate:x", "sensor.to_world rotate:y"],
+)  # fmt: skip
+def test_hybrid_follows_the_hard_shadow_whatever_moves(motion: str) -> None:
+    """Each alone: the velocity of the shadow's edge relative to the film's is another in every one of them."""
+    result = check(under_a_lamp(), motion, depth=2, hybrid=True)
+    assert result.verdict is Verdict.PASS, result.reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case", ["shadow-spot-camera", "perfect-mirror-camera", "glass-block-turns", "intersecting-bodies-camera"]
+)
+def test_hybrid_passes_what_a_warp_alone_leaves_out(case: str) -> None:
+    (row,) = check_catalogue(case, "warped_area:hybrid=true", tolerance=0.05, budget=180).comparisons
+    assert row.verdict is Verdict.PASS, row.reason
