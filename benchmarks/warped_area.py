@@ -95,7 +95,7 @@ def kernel(full: bool, say: Say) -> list[Row]:
     for subject in SHADOWS if full else SHADOWS[:2]:
         truth = Truth(subject)
         key = "warp_angle" if "environment" in subject else "warp_share"
-        for value in (0.015, 0.03, 0.06, 0.12) if key == "warp_angle" else (0.0375, 0.075, 0.15, 0.3):
+        for value in (0.01, 0.02, 0.04, 0.1) if key == "warp_angle" else (0.0375, 0.075, 0.15, 0.3):
             for rays in (4, 6, 9) if full else (6,):
                 rows.append(truth.row("shadows", {key: value, "warp_rays": rays}, spp=64))
                 say(line(rows[-1]))
@@ -144,11 +144,11 @@ def shared_cases() -> list[str]:
     return [case.id for case in cases if ("warped_area", case.id) not in EXCEPTIONS]
 
 
-def pairs(full: bool, say: Say) -> list[Row]:
-    """Both estimators at about equal time."""
+def pairs(full: bool, say: Say, subjects: list[str] | None = None) -> list[Row]:
+    """Both estimators at about equal time; `subjects` instead of those of the size."""
     rows = []
-    subjects = shared_cases() if full else list(PAIRS)
-    for subject in subjects:
+    shared = shared_cases()
+    for subject in subjects or (shared if full else PAIRS):
         gc.collect()
         truth = reference(subject, spp=1024 if full else 512, seed=SEED)
         answers = {}
@@ -157,13 +157,13 @@ def pairs(full: bool, say: Say) -> list[Row]:
             found = score(answers[name], truth)
             rows.append({"tag": "pairs", "subject": subject, "estimator": name, **found, "spp": answers[name]["spp"]})
         a, b = (slopes(answers[name]["images"], truth["pilot"]) for name in ("warped_area", "edge_sampling"))
-        found = agreement(a, b, comparisons=len(subjects))
+        found = agreement(a, b, comparisons=len(shared))
         rows[-1].update(
             ratio=found.slope,
             ratio_error=found.error,
             limit=found.limit,
             agrees=found.agrees,
-            comparisons=len(subjects),
+            comparisons=len(shared),
         )
         edges, warp = rows[-2:]
         say(
@@ -172,7 +172,7 @@ def pairs(full: bool, say: Say) -> list[Row]:
             f"efficiency {edges['efficiency_cpu'] / warp['efficiency_cpu']:.3g} times"
         )
     agreed = sum(bool(r.get("agrees")) for r in rows)
-    say(f"{agreed} of {len(subjects)} cases agree at 95 % joint confidence for all of them together")
+    say(f"{agreed} of {len(rows) // 2} cases agree, at 95 % confidence for all {len(shared)} that both handle together")
     return rows
 
 
@@ -191,6 +191,7 @@ TAGS = {"kernel": ("kernel", "ridge", "shadows"), "width": ("width",), "pairs": 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all by default")
+    parser.add_argument("--cases", nargs="*", help="of `pairs`: these instead; others keep their rows")
     parser.add_argument("--full", action="store_true", help="more cases and samples: about an hour")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "warped-area.json")
     options = parser.parse_args()
@@ -202,9 +203,14 @@ def main() -> None:
     asked = options.parts or list(PARTS)
     if options.output.is_file():  # parts that are not asked for keep their rows, each with its commit
         others = [tag for part in PARTS if part not in asked for tag in TAGS[part]]
-        rows = [row for row in read_result(options.output)["rows"] if row["tag"] in others]
+        rows = [
+            row
+            for row in read_result(options.output)["rows"]
+            if row["tag"] in others or (row["tag"] == "pairs" and options.cases and row["subject"] not in options.cases)
+        ]
+    more = {"pairs": {"subjects": options.cases}}
     for part in asked:
-        found = PARTS[part](options.full, lambda text: print(text, flush=True))
+        found = PARTS[part](options.full, lambda text: print(text, flush=True), **more.get(part, {}))
         rows += [{**row, "commit": env["commit"], "size": "full" if options.full else "quick"} for row in found]
         size = "full" if all(row["size"] == "full" for row in rows) else "quick"
         write_result(options.output, "warped-area", size, env, rows, time.perf_counter() - began)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import GradientWarning, UnsupportedGradient
@@ -44,6 +45,7 @@ class Estimator:
         summary: one line for tables and help.
         reference: the source of the method.
         baseline: it renders an image of its own, not the path-traced one: for comparisons, and left out of "all".
+        hybrid: what its property `hybrid` adds to `handles`.
     """
 
     name: str
@@ -53,6 +55,11 @@ class Estimator:
     summary: str
     reference: str
     baseline: bool = False
+    hybrid: frozenset[str] = frozenset()
+
+    def accounts_for(self, properties: Mapping[str, object]) -> frozenset[str]:
+        """`handles`, with what properties add."""
+        return self.handles | (self.hybrid if properties.get("hybrid") else frozenset())
 
 
 _ROWS = (
@@ -87,6 +94,7 @@ _ROWS = (
         unbiased=False,
         summary="path replay on warped film and directions: visibility as an area integral, a second opinion",
         reference="Bangaru, Li, Durand 2020; Loubet, Holzschuh, Jakob 2019",
+        hybrid=frozenset({"shadow-delta", "specular-chain"}),
     ),
     Estimator(
         name="soft_rasterizer",

@@ -39,8 +39,8 @@ from .warped_hybrid import LeftToEdges
 
 #: Auxiliary rays of one kernel launch; each takes some dozen floats.
 WARP_LANES = 2**24
-#: Radii of the kernel of directions when it is chosen automatically, radians.
-NARROWEST, WIDEST = 0.002, 0.03
+#: Radii of the kernel of directions when it is chosen automatically, radians: for lamps, and for the environment alone.
+NARROWEST, WIDEST, SKY = 0.002, 0.03, 0.02
 
 
 @dr.syntax
@@ -85,7 +85,7 @@ class WarpedArea(PathReplay):
         super().__init__(props)
         self.warp_width = float(props.get("warp_width", 0.25))
         self.warp_angle = float(props.get("warp_angle", 0.0))
-        self.warp_share = float(props.get("warp_share", 0.075))
+        self.warp_share = float(props.get("warp_share", 0.15))
         self.warp_depth = int(props.get("warp_depth", 2))
         self.kernel = Kernel(
             rays=int(props.get("warp_rays", 6)),
@@ -140,7 +140,7 @@ class WarpedArea(PathReplay):
                 _HYBRID,
             )
         if any(mi.has_flag(bsdf.flags(), mi.BSDFFlags.Null) for bsdf in scene_bsdfs(scene)):
-            _warn("mask-visibility", "silhouettes seen through the holes of a mask are left out")
+            _warn("mask-visibility", "silhouettes seen through masks or thin panes are left out")
         if not hybrid and not recording() and self._crossed is not scene and touching(scene, camera_moves(sensor)):
             self._crossed = scene  # one look; a recorded step has none
             with dr.suspend_grad():
@@ -169,7 +169,7 @@ class WarpedArea(PathReplay):
 
         It may depend on the point but not on the direction, or on how the direction was drawn (section 5).
         """
-        fixed = dr.opaque(mi.Float, self.warp_angle if self.warp_angle > 0 else WIDEST)
+        fixed = dr.opaque(mi.Float, self.warp_angle if self.warp_angle > 0 else SKY)
         if self.warp_angle > 0:
             return lambda si: fixed
         boxes = [shape.bbox() for shape in scene.shapes() if shape.is_emitter()]

@@ -19,7 +19,12 @@ from pathtracer.errors import InputError
 
 from .plots import PLOTS
 from .record import REPOSITORY, read_result
-from .tables import TABLES, conditions
+from .tables import TABLES as MORE_TABLES
+from .tables import conditions
+from .warp_tables import WARP_TABLES
+
+#: Every table that a page may ask for.
+TABLES = {**MORE_TABLES, **WARP_TABLES}
 
 
 def table_text(name: str, results: Path) -> str | None:

@@ -69,11 +69,13 @@ def conditions(record: Record) -> str:
     )
 
 
-def _of(record: Record, tag: str) -> list[Record]:
+def of(record: Record, tag: str) -> list[Record]:
+    """The rows of one table."""
     return [r for r in record["rows"] if r["tag"] == tag]
 
 
-def _subjects(rows: list[Record]) -> list[str]:
+def subjects(rows: list[Record]) -> list[str]:
+    """What rows are about, once each."""
     return list(dict.fromkeys(r["subject"] for r in rows))
 
 
@@ -81,7 +83,7 @@ def estimators_table(record: Record) -> str:
     """Every measurement of the suite."""
     head = ["subject", "estimator", "slope [95 %]", "bias", "error", "s", "CPU s", "first, s", "MiB", "1/(error·CPU s)"]
     rows = []
-    for r in _of(record, "estimators"):
+    for r in of(record, "estimators"):
         cells = [r["subject"], label(r["estimator"]), slope(r)]
         if "failure" in r:
             rows.append([*cells, *["–"] * 7])
@@ -93,10 +95,10 @@ def estimators_table(record: Record) -> str:
 
 def summary_table(record: Record) -> str:
     """Slopes only: subjects down, estimators across."""
-    found = _of(record, "estimators")
+    found = of(record, "estimators")
     names = list(dict.fromkeys(r["estimator"] for r in found))
     rows = []
-    for subject in _subjects(found):
+    for subject in subjects(found):
         cells = [subject]
         for name in names:
             row = next((r for r in found if r["subject"] == subject and r["estimator"] == name), None)
@@ -107,9 +109,9 @@ def summary_table(record: Record) -> str:
 
 def projective_pairs(record: Record) -> list[dict[str, Any]]:
     """For each subject ours against the most efficient of theirs; ratios above 1 are in our favour."""
-    found = _of(record, "projective")
+    found = of(record, "projective")
     pairs = []
-    for subject in _subjects(found):
+    for subject in subjects(found):
         rows = [r for r in found if r["subject"] == subject]
         mine = [r for r in rows if r["estimator"].startswith("edge_sampling") and r.get("efficiency_cpu")]
         theirs = [r for r in rows if not r["estimator"].startswith("edge_sampling") and r.get("efficiency_cpu")]
@@ -169,10 +171,10 @@ def slopes_table(tag: str) -> Callable[[Record], str]:
     """Subjects down, estimators across, slopes with intervals."""
 
     def table(record: Record) -> str:
-        found = _of(record, tag)
+        found = of(record, tag)
         names = list(dict.fromkeys(r["estimator"] for r in found))
         rows = []
-        for subject in _subjects(found):
+        for subject in subjects(found):
             by_name = {r["estimator"]: r for r in found if r["subject"] == subject}
             rows.append([subject, *(slope(by_name[n]) if n in by_name else "" for n in names)])
         return markdown(["moves", *(label(n) for n in names)], rows)
@@ -183,8 +185,8 @@ def slopes_table(tag: str) -> Callable[[Record], str]:
 def guiding_table(record: Record) -> str:
     """Errors at about equal time, and what guiding gains when its build is counted."""
     rows = []
-    found = _of(record, "experiment-5")
-    for subject in _subjects(found):
+    found = of(record, "experiment-5")
+    for subject in subjects(found):
         mine = [r for r in found if r["subject"] == subject]
         for r in mine:
             plain = r["estimator"].split(":")[0]

@@ -172,6 +172,7 @@ class EstimatorTable(_Table):
     shadow_spp: int | None = Field(default=None, ge=1)
     indirect_spp: int | None = Field(default=None, ge=1)
     split: Literal["equal", "auto"] | None = None
+    hybrid: bool | None = None
     max_depth: int | None = None
     rr_depth: int | None = None
     strict: bool = False

@@ -307,7 +307,7 @@ class Problem:
     def _check_estimator(self, strict: bool) -> None:
         name = str(self.estimator.get("type"))
         if name in ESTIMATORS:
-            handles = ESTIMATORS[name].handles
+            handles = ESTIMATORS[name].accounts_for(self.estimator)
         elif name in MITSUBA_ESTIMATORS:
             handles = MITSUBA_ESTIMATORS[name]
         else:

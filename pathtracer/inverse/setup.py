@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from .result import Step
 
 #: Options of `[estimator]` that are properties of the Mitsuba plugin.
-_PLUGIN = ("interior_spp", "primary_spp", "shadow_spp", "indirect_spp", "split", "max_depth", "rr_depth")
+_PLUGIN = (
+    *("interior_spp", "primary_spp", "shadow_spp", "indirect_spp"),
+    *("split", "hybrid", "max_depth", "rr_depth"),
+)
 
 
 def build_problem(job: Job, folder: Path) -> tuple[Problem, list[str]]:
