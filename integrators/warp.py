@@ -41,7 +41,7 @@ class Kernel:
     ridge: float = 1e-3
     debias: bool = False
 
-    def rings(self, lanes: int, seed: mi.UInt32) -> Rings:
+    def rings(self, lanes: int, seed: mi.UInt32, even: bool = False) -> Rings:
         """Draw the rings of every lane.
 
         The kernel is p(r) = (15/2π) (2/3 − r + r³/3) on the unit disk; centres are drawn from q = (2/π) (1 − r²), which
@@ -50,16 +50,21 @@ class Kernel:
 
         Args:
             seed: a random number per lane.
+            even: draw centres from p itself, where the velocity alone is wanted: it then has no noise but that of G.
         """
         number = dr.arange(mi.UInt32, 2 * lanes)
         lane = number >> 1
         a, b = mi.sample_tea_32(dr.gather(mi.UInt32, seed, lane), lane, 6)
         c, d = mi.sample_tea_32(a, b, 6)
         u, v, w, z = ((mi.Float(x >> 9) + 0.5) * 2**-23 for x in (a, b, c, d))
-        r = dr.sqrt(u / (1 + dr.sqrt(1 - u)))
-        # (15/4) (2/3 − r + r³/3) / (1 − r²), without the factor (1 − r) that cancels
-        share = 1.25 * (1 - r) * (2 + r) / (1 + r)
-        slope = 3.75 * dr.rcp(r)
+        if even:
+            r, share = _radius(u), dr.ones(mi.Float, 2 * lanes)
+            slope = 3 * (1 + r) * dr.rcp(r * (1 - r) * (2 + r))
+        else:
+            r = dr.sqrt(u / (1 + dr.sqrt(1 - u)))
+            # (15/4) (2/3 − r + r³/3) / (1 − r²), without the factor (1 − r) that cancels
+            share = 1.25 * (1 - r) * (2 + r) / (1 + r)
+            slope = 3.75 * dr.rcp(r)
         size = dr.select((number & 1) == 0, mi.Float(1), mi.Float(-1))
         if self.debias:
             half = z < 0.8
@@ -90,6 +95,15 @@ class Kernel:
         both = [(pick(value, k), pick(score, k), pick(rings.share, k)) for k in (0, 1)]
         mean = sum(0.5 * share * v for v, _, share in both)
         return type(value)(mean), sum(0.5 * dr.dot(s, v) for v, s, _ in both)
+
+
+def _radius(u: mi.Float) -> mi.Float:
+    """r with 5r² − 5r³ + r⁵ = u, the share of p within r; by Newton's method, u to 1e-4."""
+    r = 0.43 + 0.35 * (u - 0.5)
+    for _ in range(6):
+        r -= (r * r * (5 - 5 * r + r * r * r) - u) / (5 * r * (2 - 3 * r + r * r * r))
+        r = dr.clip(r, 1e-3, 0.999)
+    return r
 
 
 def direction_field(
@@ -164,15 +178,17 @@ def film_field(
     seed: mi.UInt32,
     sensor: mi.Sensor,
     points: FilmPoints,
+    even: bool = False,
 ) -> tuple[mi.Vector2f, mi.Float]:
     """Velocity of film positions, in pixels, and its divergence; both have value zero and derivatives.
 
     Args:
         radius: largest distance of a ring's centre from its position, pixels.
         seed: a random number per lane.
+        even: see `Kernel.rings`.
     """
     with dr.suspend_grad():
-        rings = kernel.rings(dr.width(points.u), seed)
+        rings = kernel.rings(dr.width(points.u), seed, even)
         centres = points.gather(rings.lane)
         centres = centres.at(mi.Point2f(centres.u + radius * rings.centre))
         frames = Frames(*(v for axis in (0, 1) for v in _footprint(sensor, centres, axis)))

@@ -186,12 +186,16 @@ class WarpedArea(PathReplay):
         return angle
 
     def film_field(
-        self, scene: mi.Scene, sensor: mi.Sensor, sampler: Any, points: FilmPoints
+        self, scene: mi.Scene, sensor: mi.Sensor, sampler: Any, points: FilmPoints, even: bool = False
     ) -> tuple[mi.Vector2f, mi.Float]:
-        """Velocity of the film at `points`, in pixels, and its divergence; both have value zero and derivatives."""
+        """Velocity of the film at `points`, in pixels, and its divergence; both have value zero and derivatives.
+
+        Args:
+            even: whether the velocity alone matters; see `Kernel.rings`.
+        """
         radius = dr.opaque(mi.Float, self.warp_width)
         seed = mi.UInt32(sampler.next_1d() * 2.0**24)
-        return film_field(scene, self.contours(scene), self.kernel, radius, seed, sensor, points)
+        return film_field(scene, self.contours(scene), self.kernel, radius, seed, sensor, points, even)
 
     # ----------------------------------------------------------- derivative
 
@@ -252,7 +256,7 @@ class WarpedArea(PathReplay):
                 weight = head.weight * weight
                 across = mi.Float(0)
                 if lines is not None:
-                    across = dr.dot(self.film_field(scene, sensor, lines.sampler, lines.points)[0], lines.normal)
+                    across = dr.dot(self.film_field(scene, sensor, lines.sampler, lines.points, True)[0], lines.normal)
                 if not backward:
                     flags = dr.ADFlag.ClearEdges | dr.ADFlag.AllowNoGrad
                     dr.forward_to(head.ray.o, head.ray.d, weight, offset, shift, stretch, across, flags=flags)

@@ -9,6 +9,8 @@ import drjit as dr
 import mitsuba as mi
 from mitsuba.ad.integrators.common import ADIntegrator
 
+from .boundary.stream import Stream
+
 
 @dataclass
 class FilmPoints:
@@ -51,7 +53,7 @@ def sample_film(sensor: mi.Sensor, sampler: mi.Sampler) -> tuple[FilmPoints, mi.
     return complete_points(sensor, sampler, mi.Point2f(pixel) + sampler.next_2d()), pixel
 
 
-def complete_points(sensor: mi.Sensor, sampler: mi.Sampler, u: mi.Point2f) -> FilmPoints:
+def complete_points(sensor: mi.Sensor, sampler: Any, u: mi.Point2f) -> FilmPoints:
     """Draw aperture, time and wavelength for film positions."""
     aperture = sampler.next_2d() if sensor.needs_aperture_sample() else mi.Point2f(0.5)
     time = mi.Float(sensor.shutter_open())
@@ -89,13 +91,18 @@ class FilmLines:
         columns = width + 1 if box else 2
         rows = height + 1 if box else 2
         vertical, horizontal = columns * height, rows * width
-        self.sampler = mi.load_dict({"type": "independent"})
-        self.sampler.seed(seed, (vertical + horizontal) * self.per_side)
-        index = dr.arange(mi.UInt32, (vertical + horizontal) * self.per_side) // dr.opaque(mi.UInt32, self.per_side)
+        lane = dr.arange(mi.UInt32, (vertical + horizontal) * self.per_side)
+        index = lane // dr.opaque(mi.UInt32, self.per_side)
         upright = index < vertical
         k = dr.select(upright, index, index - vertical)
         count = dr.select(upright, mi.UInt32(columns), mi.UInt32(rows))
         along, line = k // count, k % count
+        # The two sides of a pixel draw the same numbers: what flows in on one and out on the other differs by little,
+        # and so should their noise
+        row = along + dr.select(upright, mi.UInt32(0), mi.UInt32(height))
+        sequences = Stream(seed, dr.arange(mi.UInt32, (width + height) * self.per_side))
+        per_side = dr.opaque(mi.UInt32, self.per_side)
+        self.sampler = sequences.gather(row * per_side + lane % per_side)
         if not box:
             line = line * dr.select(upright, mi.UInt32(width), mi.UInt32(height))
         self.last = line > 0

@@ -58,7 +58,7 @@ class LeftToEdges(EdgeSampling):
             aperture = mi.Point2f(0.5) if lens is None else mi.warp.uniform_disk_to_square_concentric(lens)
             points = FilmPoints(mi.Point2f(u), mi.Float(sensor.shutter_open()), mi.Float(0), mi.Point2f(aperture))
         with dr.resume_grad():
-            velocity, _ = self.film_field(scene, sensor, random, points)
+            velocity, _ = self.film_field(scene, sensor, random, points, True)
         return velocity
 
     def _shadow(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:

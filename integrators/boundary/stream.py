@@ -15,7 +15,7 @@ class Stream:
 
     Args:
         seed: seed of the pass (an integer or `mi.UInt32`).
-        sequence: (N,) `mi.UInt32`; lanes with equal numbers draw equal values.
+        sequence: (N,) `mi.UInt32`; for lanes that draw equal values see `gather` (Dr.Jit sets all lanes apart).
     """
 
     DRJIT_STRUCT = {"rng": mi.PCG32}  # noqa: RUF012 - read by Dr.Jit

@@ -13,7 +13,7 @@ from integrators import UnsupportedGradient
 from integrators.contours import Contours
 from integrators.errors import GradientWarning
 from integrators.warp import Kernel, direction_score, film_field, ring_centres
-from integrators.warped_film import FilmPoints
+from integrators.warped_film import FilmLines, FilmPoints
 from pathtracer.verify import check_catalogue
 from pathtracer.verify.check import Settings, compare
 from pathtracer.verify.motion import Motion
@@ -74,10 +74,10 @@ def check(scene: dict, motion: str, depth: int = 1, settings: Settings = SETTING
 
 def test_divergence_of_a_linear_field_is_its_trace() -> None:
     """(W5) holds for every number of auxiliary rays, extrapolated or not."""
-    for rays, debias in ((3, False), (6, False), (6, True)):
+    for rays, debias, even in ((3, False, False), (6, False, False), (6, True, False), (6, False, True)):
         kernel = Kernel(rays=rays, debias=debias)
         lanes = 200_000
-        rings = kernel.rings(lanes, dr.arange(mi.UInt32, lanes))
+        rings = kernel.rings(lanes, dr.arange(mi.UInt32, lanes), even)
         x = rings.centre
         velocity = mi.Vector2f(2 * x.x + x.y, 3 * x.y - x.x)
         mean, divergence = kernel.mean(rings, rings.slope * rings.centre, velocity)
@@ -85,6 +85,26 @@ def test_divergence_of_a_linear_field_is_its_trace() -> None:
         error = values.std() / np.sqrt(lanes)
         assert abs(values.mean() - 5) < 4 * error < 0.1
         assert np.isfinite(np.asarray(mean)).all()
+
+
+def test_centres_for_the_velocity_alone_have_the_same_density_and_equal_weights() -> None:
+    lanes = 200_000
+    moments = []
+    for even in (False, True):
+        rings = Kernel(rays=6).rings(lanes, dr.arange(mi.UInt32, lanes), even)
+        r, share = np.asarray(dr.norm(rings.centre), dtype=np.float64), np.asarray(rings.share, dtype=np.float64)
+        moments.append([np.mean(share * r**k) for k in (0, 1, 2, 4)])
+        assert (np.ptp(share) == 0) == even
+    exact = [15 * (2 / 3 / (k + 2) - 1 / (k + 3) + 1 / 3 / (k + 5)) for k in (0, 1, 2, 4)]
+    np.testing.assert_allclose(moments, [exact, exact], rtol=0.01)
+
+
+def test_the_two_sides_of_a_pixel_draw_the_same_numbers() -> None:
+    scene = mi.load_dict(glowing("sphere", "box"), optimize=False)
+    lines = FilmLines(scene.sensors()[0], mi.UInt32(3), 8, True)
+    u = np.asarray(lines.points.u)[:, : 13 * 12 * 4].reshape(2, 12, 13, 4)  # x = const: rows, lines, samples
+    assert np.ptp(u[1], axis=1).max() < 1e-5
+    assert len(np.unique(u[1][:, 0].round(5))) == 12 * 4
 
 
 def test_divergence_on_directions_counts_the_turning_tangent_plane() -> None:
