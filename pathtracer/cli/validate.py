@@ -72,10 +72,12 @@ def _check_job(session: common.Session, path: Path) -> int:
         "parameters": [name for unknown in problem.unknowns for name in unknown.keys],
         "numbers": problem.start.size,
         "solver": estimation.choice,
+        "options": job.solver.options(),
     }
+    options = "".join(f", {name} = {value}" for name, value in job.solver.options().items())
     verdict = (
         f"{path}: sound ({contents['views']} views, {len(problem.unknowns)} unknowns of {problem.start.size} numbers; "
-        f"{estimation.choice})"
+        f"{estimation.choice}{options})"
     )
     session.emit({"job": path, "sound": True, "contents": contents}, verdict)
     return 0

@@ -111,6 +111,11 @@ def test_a_job_is_validated_with_its_scene_pictures_and_unknowns(repository: Pat
     text = job.read_text().replace('"red.', '"rad.')
     for name in ("scene.xml", "reference.exr"):
         text = text.replace(f'"{name}"', f'"{(scene / name).as_posix()}"')
+    chosen = tmp_path / "chosen.toml"
+    adam = 'name = "adam"\nvariant = "vector"\ncoarse = "never"'
+    chosen.write_text(text.replace('"rad.', '"red.').replace('name = "auto"', adam))
+    assert main(["validate", str(chosen)]) == 0
+    assert "adam, as asked, variant = vector, coarse = never)" in capfd.readouterr().out
     wrong.write_text(text)
     assert main(["validate", str(wrong)]) == 2
     assert "did you mean 'red.reflectance.value'" in capfd.readouterr().err
