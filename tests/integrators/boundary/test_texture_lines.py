@@ -1,5 +1,7 @@
 """Lines along which textures jump."""
 
+from pathlib import Path
+
 import drjit as dr
 import mitsuba as mi
 import numpy as np
@@ -64,3 +66,19 @@ def test_texels_that_end_at_a_diagonal_make_it_a_candidate() -> None:
     assert plain.topology.lines.size == 0
     assert curves.topology.lines.size > 0
     assert curves.topology.lines.sides.size == 24  # the four sides of six faces
+
+
+@pytest.mark.parametrize(("filter_type", "count"), [("nearest", 1), ("bilinear", 0)])
+def test_texels_of_eight_bits_and_strips_of_texels_are_looked_at_as_well(
+    filter_type: str, count: int, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "texels.png"
+    mi.Bitmap(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).write(str(path))
+    strip = {"data": mi.TensorXf(rng.uniform(size=(1, 8, 1)).astype(np.float32)), "raw": True}
+    for texels in ({"filename": str(path)}, strip):
+        texture = {"type": "bitmap", "filter_type": filter_type, **texels}
+        bsdf = mi.load_dict({"type": "diffuse", "reflectance": texture})
+        before = np.array(mi.traverse(bsdf)["reflectance.data"])
+        assert len(jumping_textures(bsdf)) == count
+        np.testing.assert_array_equal(mi.traverse(bsdf)["reflectance.data"], before)
