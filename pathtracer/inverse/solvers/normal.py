@@ -208,7 +208,8 @@ def build(
         lean: whether `spread` accounts for pixels that the answer leans on; wants J of little noise.
     """
     n = len(J1)
-    root = np.sqrt(weight * _trust(J1, J2, weight)[:, None])
+    # with noise of its own in J, a residual is smaller where J is trusted: such answers would look far too sure
+    root = np.sqrt(weight if crossed else weight * _trust(J1, J2, weight)[:, None])
     F1, F2 = layout.filter(J1 * root), layout.filter(J2 * root)
     Z = 0.5 * (F1 + F2)
     r = layout.filter((0.5 * (a + b) - target) * root)
