@@ -149,6 +149,8 @@ class Adam:
             latent = self._u.copy()
             # losses of pictures seen in two ways do not compare
             rescaled = self._in_stage == 0 and 0 < self._stage <= len(self._blurs)
+            # nor do those of different tiles: of a black background alone the loss is 0
+            rescaled |= self._tiles is not None and not self._width
             rate = self.rate * self.decay ** max(0, self._stage - len(self._blurs))
             if evaluation.finite:
                 self._update(objective, evaluation, rate)
