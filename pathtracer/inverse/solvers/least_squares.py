@@ -144,8 +144,10 @@ class LeastSquares:
                 self._step >= self.iterations or (self.seconds is not None and self._elapsed >= self.seconds)
             ):
                 move.done = "budget"
-                if self._kept:  # on the way from one minimum to another
+                if self._kept and not self._better():  # on the way from one minimum to another
                     self._fall_back(move)
+            elif self._kept:  # whoever stops here gets the minimum that is known
+                move.estimate = self._kept["answer"].copy()
             yield move
             if move.done:
                 return
@@ -315,10 +317,11 @@ class LeastSquares:
 
     def _again(self, p: Linearizer, equations: Normal, move: Move) -> bool:
         """Start again at another minimum, if there may be one; of those that were reached keep the best."""
-        loss, error = self._settled_loss(self._snapshot())
-        if self._kept and loss >= self._settled_loss(self._kept)[0]:
+        if self._kept and not self._better():
             self._fall_back(move)
             return False
+        self._kept = {}
+        loss, error = self._settled_loss(self._snapshot())
         if self._tried >= _TWINS or not np.any(p.geometry) or loss < 3 * error:
             return False
         u, seeds = self._answer, itertools.count(_LOOKS + 64 * self._step)
@@ -341,6 +344,12 @@ class LeastSquares:
         self._a = self._b = np.zeros((0, 0))
         self._damping, self._rejected, self._refining = 1e-3, 0, 0
         return True
+
+    def _better(self) -> bool:
+        """Whether the averages of this minimum, if there are any yet, are better than those of the kept one."""
+        if not (self._refining and self._sum_a.size):
+            return False
+        return self._settled_loss(self._snapshot())[0] < self._settled_loss(self._kept)[0]
 
     def _settled_loss(self, state: Mapping[str, np.ndarray]) -> tuple[float, float]:
         """Loss and its error of the averages in a state."""
@@ -400,6 +409,13 @@ class LeastSquares:
     def uncertainty(self) -> tuple[Array, Array] | None:
         """Covariance (n, n) of the answer in latent numbers and the undetermined directions (k, n); None before
         refinement."""
+        if self._kept:  # stopped on the way to another minimum: of the one that was kept
+            now, kept = self._snapshot(), self._kept
+            self._load(kept)
+            found = self.uncertainty()
+            self._load(now)
+            self._kept = kept
+            return found
         if not (self._problem and self._sum_w):
             return None
         layout = self._layout()
