@@ -69,17 +69,22 @@ def _steps(texture: mi.Texture, transform: Floats) -> bool:
     if width * height == 1:
         return False
     if min(width, height) == 1:  # Mitsuba renders strips of texels, but lets nobody change them
-        return np.array_equal(*(_look(texture, transform, shift) for shift in _BESIDE))
+        return _alike(texture, transform)
     try:
         column, row = np.meshgrid(np.arange(width), np.arange(height))
         board = np.repeat(((column + row) % 2)[:, :, None], channels, axis=2)
         kind = np.array(data).dtype  # texels of 8 bits stand for values up to 255
         parameters["data"] = type(data)((board * (255 if kind.kind == "u" else 1)).astype(kind))
         parameters.update()
-        return np.array_equal(*(_look(texture, transform, shift) for shift in _BESIDE))
+        return _alike(texture, transform)
     finally:
         parameters["data"] = data
         parameters.update()
+
+
+def _alike(texture: mi.Texture, transform: Floats) -> bool:
+    before, behind = (_look(texture, transform, shift) for shift in _BESIDE)
+    return np.array_equal(before, behind)
 
 
 def _look(texture: mi.Texture, transform: Floats, shift: tuple[float, float]) -> Floats:
