@@ -39,7 +39,7 @@ from .importance import Connection, importance_walk
 from .lights import NUDGE, Lights, arriving, reached
 from .primary import TOUCH
 from .shadow import ShadowCurves
-from .silhouettes import CONTACT, CurvePoint, Silhouettes
+from .silhouettes import CONTACT, GAP, CurvePoint, Silhouettes
 from .view import View
 
 #: Distance of a receiver from a curve at which `receivers.py` takes half of the integral, in extents of the scene.
@@ -110,7 +110,8 @@ def goes_past(
     inner = mi.Ray3f(origin, ray.d, 2 * reach, 0, [])
     other = scene.ray_intersect_preliminary(inner, coherent=False, active=close)
     there = other.compute_surface_interaction(inner, mi.RayFlags.Minimal, close & other.is_valid())
-    flush = dr.abs(dr.dot(seen.n, mi.Vector3f(there.p - seen.p))) < point.gap
+    # of the size of round-off: the gap of a curved shape is larger, and what lies that far behind it is hidden
+    flush = dr.abs(dr.dot(seen.n, mi.Vector3f(there.p - seen.p))) < GAP * dr.norm(seen.p)
     flush &= dr.abs_dot(seen.n, there.n) > 1 - FLUSH
     return active & ~(close & there.is_valid() & flush)
 

@@ -18,7 +18,7 @@ import mitsuba as mi
 
 from ..errors import UnsupportedGradient
 from .device import bits, recording
-from .quadrics import QUADRICS, Quadrics
+from .quadrics import DISK, QUADRICS, Quadrics
 from .tables import MESH, NON_MANIFOLD, OPEN, QUADRIC, ROUND, SMOOTH, SPLINE, UNIFORM, SceneTables, topology_key
 from .tubes import TUBES, Tubes
 from .view import View
@@ -399,7 +399,11 @@ class Silhouettes:
         p, tangent, inner, valid = self.smooth.sample(index, t, view, active)
         with dr.suspend_grad():
             radius = dr.gather(mi.Float, self.smooth.bounds()[1], index, active)
-            gap = GAP * dr.norm(dr.detach(p)) + GAP_SMOOTH * radius
+            flat = mi.Bool(False)
+            if self.quadrics is not None and DISK in self.quadrics.kinds:
+                kind = dr.gather(mi.UInt32, self.quadrics.kind, index, active & (index < self.quadrics.size))
+                flat = (index < self.quadrics.size) & (kind == DISK)
+            gap = GAP * dr.norm(dr.detach(p)) + dr.select(flat, GAP, GAP_SMOOTH) * radius
             tube = index >= (self.quadrics.size if self.quadrics else 0)
         none = mi.Vector3f(0)
         return CurvePoint(p, tangent, inner, valid & active, mi.Bool(False), gap, mi.Bool(tube), none, none)

@@ -184,6 +184,10 @@ class Linearizer:
         rows = rows.reshape(-1, rows.shape[-1])[:, : self.channels]
         return np.where(np.isfinite(rows), rows, 0), copies * spp * len(rows)
 
+    def forget_weight(self) -> None:
+        """Take the objective's weights anew: they were exchanged."""
+        self._weight = None
+
     def forget_noise(self) -> None:
         """Forget the noise of all renders so far."""
         for noise in self.objective.noise.values():

@@ -243,8 +243,8 @@ class Objective:
             found = self._add(latent, view, len(self.problem.fitted) + k, step, spp, total, weight)
             loss, spread, gradient = found
             name = view.view.name
+            self.images[name] = tiles.learn(tile, self.images[name], gradient * self.rates)
             if np.isfinite(loss):
-                self.images[name] = tiles.learn(tile, self.images[name], gradient * self.rates)
                 total.per_view[name] = total.per_view.get(name, 0.0) + factor * loss
             parts.append(weight * loss)
             variance += weight**2 * spread

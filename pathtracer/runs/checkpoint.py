@@ -21,7 +21,7 @@ import numpy as np
 from ..errors import InputError, UsageError
 from .atomic import storage, sync_folder
 
-SCHEMA = 1
+SCHEMA = 2
 _NAME = re.compile(r"step-(\d{6,})$")
 _STATE, _MANIFEST = "state.safetensors", "manifest.json"
 
@@ -81,7 +81,7 @@ def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint (None when there is none) and a sentence about each one that was passed over.
 
     Raises:
-        UsageError: the newest was written by a later version.
+        UsageError: the newest was written by another version.
     """
     notes: list[str] = []
     for path in reversed(_folders(folder)):
@@ -113,11 +113,12 @@ def _read(path: Path) -> Checkpoint:
         manifest = json.loads((path / _MANIFEST).read_text())
         entry = manifest["files"][_STATE]
         schema = int(manifest["schema"])
-        if schema > SCHEMA:
+        if schema != SCHEMA:
+            older = "start the run again in another folder, or finish it with the version that began it"
             raise UsageError(
-                f"the checkpoint has schema {schema}, this version reads up to {SCHEMA}",
+                f"the checkpoint has schema {schema}, this version reads schema {SCHEMA}",
                 where=path,
-                remedy="update pathtracer",
+                remedy="update pathtracer" if schema > SCHEMA else older,
             )
         data = (path / _STATE).read_bytes()
         if len(data) != entry["bytes"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:

@@ -57,6 +57,7 @@ class Gradient:
         #: seconds of the last `grow`, had every pass taken as long as the last of its kind: without compilation
         self.steady = 0.0
         self._round = 0
+        self._shares: dict[str, float] | None = None
 
     def limit(self, spp: int, seconds: float) -> None:
         """Make do with four replicates where eight in both modes would take longer than `seconds`.
@@ -74,6 +75,7 @@ class Gradient:
         split = getattr(self.estimator, "balance", None)
         if split is None:
             return
+        self._shares = dict(self.estimator.shares)
         with ExitStack() as attached:
 
             def attach() -> None:
@@ -81,6 +83,11 @@ class Gradient:
                 attached.enter_context(self.bound.attached(forward=True))
 
             split(self.bound.scene, self.bound.params, self.sensor, attach, spp, self.seed)
+
+    def forget_split(self) -> None:
+        """Leave the estimator with the split that it came with."""
+        if self._shares is not None:
+            self.estimator.shares = self._shares
 
     def grow(self, spp: int, adjoint: np.ndarray | None) -> None:
         """Add `spp` samples per pixel to every replicate, forward and, given an adjoint image, backward."""
@@ -192,7 +199,7 @@ def compare(
             try:
                 if look == 0:
                     gradient.limit(spp, 0.5 * settings.budget)
-                if look == 1:
+                if look == 1 and grow_gradient:
                     gradient.balance(min(spp, PILOT_SPP))
                 if grow_gradient:
                     gradient.grow(max(spp, gradient.spp), adjoint if settings.backward else None)
@@ -225,6 +232,7 @@ def compare(
             grow_gradient, grow_reference = True, True
             if not failed:
                 grow_gradient, grow_reference = _noisier(gradient, reference, result.decisive, adjoint, settings)
+    gradient.forget_split()
     result.notes = sorted({str(w.message) for w in caught if issubclass(w.category, GradientWarning)})
     for w in caught:
         if not issubclass(w.category, GradientWarning):

@@ -162,3 +162,25 @@ def test_intervals_hold_the_truth_where_few_pixels_decide(few: int, least: float
         plain.append(abs(answer) < 1.96 * np.sqrt((inverse @ at.spread @ inverse)[0, 0]))
     assert np.mean(plain) < np.mean(inside) < 0.99
     assert np.mean(inside) > least, (np.mean(inside), np.mean(plain))
+
+
+def test_where_renders_and_derivatives_share_noise_every_pixel_keeps_its_weight() -> None:
+    """Else a firefly would be left out of the errors of an answer that it moves."""
+    rng = np.random.default_rng(8)
+    J = columns(1)
+    J1, J2 = (J + 0.1 * rng.normal(size=J.shape) for _ in range(2))
+    J1[:, 5] += 200
+    weight, target = np.full((P, 1), 1 / P), J[0]
+    built = {
+        crossed: normal.build(J1, J2, J1[0], J2[0], target, weight, np.ones(1), LAYOUT, crossed)
+        for crossed in (True, False)
+    }
+    assert np.sqrt(built[True].noise[0, 0]) > 10 * np.sqrt(built[False].noise[0, 0])
+
+
+def test_a_number_that_is_all_noise_silences_no_pixel_for_the_others() -> None:
+    rng = np.random.default_rng(9)
+    J1, J2 = (np.concatenate([columns(1), np.zeros((1, P, 1))]) for _ in range(2))
+    for J in (J1, J2):
+        J[1, rng.choice(P, 60, replace=False)] = 1.0
+    assert normal.trust(J1, J2, np.full((P, 1), 1 / P)).min() > 0.5

@@ -193,3 +193,29 @@ def test_what_cannot_be_cut_is_refused_with_a_remedy() -> None:
     problem = Problem(scene, View("v", np.ones((8, 8, 3))), "sky.radiance.value")
     with pytest.raises(UsageError, match="box filter"):
         Estimation(problem, "adam", tiles=2)
+
+
+def test_tiles_that_show_nothing_make_no_divergence_of_those_that_do() -> None:
+    """A small patch in the dark: most draws have no loss at all."""
+    import mitsuba as mi
+
+    def patch(*color: float) -> Scene:
+        t = mi.ScalarTransform4f
+        return Scene.from_dict(
+            {
+                "type": "scene",
+                "integrator": {"type": "path", "max_depth": 2},
+                "sensor": camera(48),
+                "lamp": {"type": "directional", "direction": [0.1, 0.2, -1], "irradiance": rgb(3, 3, 3)},
+                "paint": {"type": "diffuse", "reflectance": rgb(*color)},
+                "patch": {"type": "rectangle", "to_world": t().translate([0.9, 0.9, 0]).scale(0.2)}
+                | {"bsdf": {"type": "ref", "id": "paint"}},
+            }
+        )
+
+    unknown = Parameter("paint.reflectance.value", init=0.5)
+    subject = Problem(patch(0.5, 0.5, 0.5), View("v", patch(0.8, 0.2, 0.2).render(spp=64)), unknown, spp=8)
+    run = Estimation(subject, "adam", seed=0, iterations=80, tiles=2, tile_size=8)
+    losses = [step.loss for step in run]
+    assert min(losses) < 1e-9 < max(losses)
+    np.testing.assert_allclose(next(iter(run.values.values())).ravel(), [0.8, 0.2, 0.2], atol=0.1)

@@ -43,13 +43,13 @@ def test_the_other_end_of_a_parabola_is_found_with_what_the_other_numbers_do_mea
     def render(step: np.ndarray) -> Pair:
         return Pair(noisy(image(at + step)), noisy(image(at + step)), 0, 0)
 
-    layout = Layout(((1, P),))
-    step = elsewhere(equations, J, render, target, weight, np.array([True, True]), layout)
+    layout, far = Layout(((1, P),)), np.full(2, 100.0)
+    step = elsewhere(equations, J, render, target, weight, np.array([True, True]), layout, -far, far)
     assert step is not None
     there = at + step
     assert abs(there[0]) < 0.05 or abs(there[0] - twin_at) < 0.05
     np.testing.assert_allclose(image(there), target, atol=0.02)
-    assert elsewhere(equations, J, render, target, weight, np.array([False, False]), layout) is None
+    assert elsewhere(equations, J, render, target, weight, np.array([False, False]), layout, -far, far) is None
 
 
 def card(tilt: float) -> dict[str, Any]:
@@ -101,6 +101,9 @@ def test_a_worse_minimum_is_left_again_and_an_interruption_on_the_way_changes_no
     first = Estimation(problem(), "least-squares", seed=2)
     for _ in range(away[0] + 1):
         first.step()
+    # whoever stops here gets the minimum that is known, and its errors
+    np.testing.assert_allclose(whole.problem.unknowns[0].display(first.latent)[:3], turn, atol=0.1)
+    assert np.all(first.result(pictures=False).recovered[0].standard_error[:3] > 0.01)
     state = {k: np.array(v) for k, v in first.checkpoint().items()}
     second = Estimation(problem(), "least-squares", seed=2, state=state)
     assert list(second)[-1].index == len(course) - 1

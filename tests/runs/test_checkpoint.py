@@ -43,7 +43,7 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
         lambda p: (p / "state.safetensors").write_bytes(b"\x00" + (p / "state.safetensors").read_bytes()[1:]),
         lambda p: (p / "state.safetensors").unlink(),
         lambda p: (p / "manifest.json").write_text("{"),
-        lambda p: (p / "manifest.json").write_text('{"schema": 1}'),
+        lambda p: (p / "manifest.json").write_text('{"schema": 2}'),
     ],
 )
 def test_a_damaged_checkpoint_is_passed_over_with_a_sentence(tmp_path: Path, damage) -> None:

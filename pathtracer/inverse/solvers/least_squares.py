@@ -321,24 +321,27 @@ class LeastSquares:
             self._fall_back(move)
             return False
         self._kept = {}
-        loss, error = self._settled_loss(self._snapshot())
+        loss, error = self._settled_loss(self._snapshot(), self._weight())
         if self._tried >= _TWINS or not np.any(p.geometry) or loss < 3 * error:
             return False
         u, seeds = self._answer, itertools.count(_LOOKS + 64 * self._step)
         low, high = self._room(u, np.inf)
 
         def render(change: Array) -> Pair:
-            pair = p.pair(self._move(u, np.clip(change, low, high)), next(seeds), _LOOK)
+            pair = p.pair(self._move(u, change), next(seeds), _LOOK)
             move.evaluation.samples += pair.samples
             return pair
 
         shown = dict(self._objective.images)
-        J = 0.5 * (self._J1 + self._J2)
-        step = elsewhere(equations, J, render, p.target, self._weight(), p.geometry, self._layout())
+        J, weight = 0.5 * (self._J1 + self._J2), self._weight()
+        weight = weight * normal.trust(self._J1, self._J2, weight)[:, None]
+        step = elsewhere(equations, J, render, p.target, weight, p.geometry, self._layout(), low, high)
         self._objective.images.update(shown)
         if step is None:
             return False
-        self._kept = self._snapshot()
+        # compared by these weights later: for `huber` and `l1` they bound the loss from above, and meet it here
+        weights = {f"weights.{name}": np.array(w) for name, w in self._objective.weights.items()}
+        self._kept = self._snapshot() | {"compare": self._weight()} | weights
         self._tried += 1
         self._trial = self._move(u, np.clip(step, low, high))
         self._a = self._b = np.zeros((0, 0))
@@ -349,21 +352,34 @@ class LeastSquares:
         """Whether the averages of this minimum, if there are any yet, are better than those of the kept one."""
         if not (self._refining and self._sum_a.size):
             return False
-        return self._settled_loss(self._snapshot())[0] < self._settled_loss(self._kept)[0]
+        weight = self._kept["compare"]
+        return self._settled_loss(self._snapshot(), weight)[0] < self._settled_loss(self._kept, weight)[0]
 
-    def _settled_loss(self, state: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    def _settled_loss(self, state: Mapping[str, np.ndarray], weight: Array) -> tuple[float, float]:
         """Loss and its error of the averages in a state."""
         p = self._problem
         assert p is not None
         w = float(state["numbers"][self._NUMBERS.index("_sum_w")])
-        return normal.loss(state["sum_a"] / w, state["sum_b"] / w, p.target, self._weight(), self._layout())
+        return normal.loss(state["sum_a"] / w, state["sum_b"] / w, p.target, weight, self._layout())
 
     def _fall_back(self, move: Move) -> None:
         """Return to the minimum that was kept."""
         now = self._step, self._elapsed
-        self._load(self._kept)
+        self._load_kept(self._kept)
         (self._step, self._elapsed), self._kept, self._tried = now, {}, _TWINS
         move.estimate = self._answer.copy()
+
+    def _load_kept(self, kept: Mapping[str, np.ndarray]) -> None:
+        from ..parameters import to_device
+
+        self._load(kept)
+        kind = {name: type(w) for name, w in self._objective.weights.items()}
+        self._weigh_by({name: to_device(kept[f"weights.{name}"], kind[name]) for name in kind})
+
+    def _weigh_by(self, weights: dict[str, Any]) -> None:
+        assert self._problem is not None
+        self._objective.weights.update(weights)
+        self._problem.forget_weight()
 
     def _averaged(self, layout: Layout, lean: bool = False) -> tuple[Normal, Array]:
         centre = self._sum_u / self._sum_w
@@ -410,11 +426,12 @@ class LeastSquares:
         """Covariance (n, n) of the answer in latent numbers and the undetermined directions (k, n); None before
         refinement."""
         if self._kept:  # stopped on the way to another minimum: of the one that was kept
-            now, kept = self._snapshot(), self._kept
-            self._load(kept)
+            now, kept, weights = self._snapshot(), self._kept, dict(self._objective.weights)
+            self._load_kept(kept)
             found = self.uncertainty()
             self._load(now)
             self._kept = kept
+            self._weigh_by(weights)
             return found
         if not (self._problem and self._sum_w):
             return None

@@ -209,7 +209,7 @@ def build(
     """
     n = len(J1)
     # with noise of its own in J, a residual is smaller where J is trusted: such answers would look far too sure
-    root = np.sqrt(weight if crossed else weight * _trust(J1, J2, weight)[:, None])
+    root = np.sqrt(weight if crossed else weight * trust(J1, J2, weight)[:, None])
     F1, F2 = layout.filter(J1 * root), layout.filter(J2 * root)
     Z = 0.5 * (F1 + F2)
     r = layout.filter((0.5 * (a + b) - target) * root)
@@ -242,7 +242,7 @@ def build(
     return normal
 
 
-def _trust(J1: Array, J2: Array, weight: Array) -> Array:
+def trust(J1: Array, J2: Array, weight: Array) -> Array:
     """Factor (P,) on the weights: below 1 where a pixel's derivative is so noisy that it would rule all others.
 
     Such noise has heavy tails: of a moving camera, near a line where two surfaces meet, the light between them changes
@@ -250,11 +250,13 @@ def _trust(J1: Array, J2: Array, weight: Array) -> Array:
     """
     noise = 0.25 * np.einsum("npc,npc,pc->np", J1 - J2, J1 - J2, weight)
     product = np.einsum("npc,npc,pc->np", np.abs(J1), np.abs(J2), weight)
-    trust = np.ones(noise.shape[1])
+    factor = np.ones(noise.shape[1])
     for _ in range(2):  # the noise of the worst makes up a part of the whole at first
-        share = (noise / np.maximum(product @ trust, 1e-30)[:, None]).max(axis=0, initial=0.0)
-        trust = (MOST_NOISE / np.maximum(share, MOST_NOISE)) ** 2
-    return np.asarray(trust)
+        # a number that is nothing but noise everywhere singles no pixel out
+        others = ((product + noise) @ factor)[:, None] - noise * factor
+        share = (noise / np.maximum(others, 1e-30)).max(axis=0, initial=0.0)
+        factor = (MOST_NOISE / np.maximum(share, MOST_NOISE)) ** 2
+    return np.asarray(factor)
 
 
 def _parts(normal: Normal, F1: Array, F2: Array, ra: Array, rb: Array, layout: Layout, lean: bool) -> Array:

@@ -39,6 +39,8 @@ def elsewhere(
     weight: Array,
     geometry: Array,
     layout: Layout,
+    low: Array,
+    high: Array,
 ) -> Array | None:
     """The step to the most promising place across the weak directions, if there is one.
 
@@ -49,11 +51,15 @@ def elsewhere(
         target, weight: (P, C).
         geometry: (n,) whether a number moves something.
         layout: of the pixels.
+        low, high: (n,) bounds of a step; directions that leave them are not looked at.
     """
     here = render(np.zeros(len(J)))
     now, error = normal.loss(here.a, here.b, target, weight, layout)
     best, least = None, min(WORTH * now, now - NOISE * error)
     for direction, far in itertools.product(weak_directions(equations, geometry), FAR):
+        reach = far * np.abs(equations.vectors[:, direction]) * equations.reach
+        if np.any(reach > np.minimum(high, -low)):
+            continue
         step, expected = twin(equations, J, here, render, target, weight, direction, far)
         if abs(expected) < least:  # far below zero is noise
             best, least = step, abs(expected)

@@ -98,8 +98,10 @@ def test_an_outline_inside_of_a_hair_does_not_count(tmp_path: Path) -> None:
     scene["body"] = {"type": "cube", "to_world": T().translate([0, 0, 0.8]).scale([0.4, 0.1, 0.1]), "bsdf": paint(0.5)}
     scene["hair"] = {"type": "bsplinecurve", "filename": str(path), "bsdf": paint(0.5)}
     scene["sky"] = {"type": "constant", "radiance": 1.0}
+    bare = {key: value for key, value in scene.items() if key != "hair"}
     for props in ({}, {"max_depth": 2, "indirect": False, "shadow": True}):
         assert totals(scene, [1, 1, 1], 1, 256, **props) == 0
+        assert abs(totals(bare, [1, 1, 1], 1, 256, **props)) > 0.1
 
 
 def test_spectral_variants_are_refused_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
