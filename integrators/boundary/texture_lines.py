@@ -64,7 +64,8 @@ def _steps(texture: mi.Texture, transform: Floats) -> bool:
     Looks at a checkerboard of texels in the place of its own, which may be all alike until they are optimised.
     """
     parameters = mi.traverse(texture)
-    data = type(parameters["data"])(parameters["data"])
+    with dr.resume_grad():  # whoever makes tables suspends derivatives: a copy would lose those of an unknown texture
+        data = type(parameters["data"])(parameters["data"])
     height, width, channels = data.shape
     if width * height == 1:
         return False
@@ -78,8 +79,9 @@ def _steps(texture: mi.Texture, transform: Floats) -> bool:
         parameters.update()
         return _alike(texture, transform)
     finally:
-        parameters["data"] = data
-        parameters.update()
+        with dr.resume_grad():
+            parameters["data"] = data
+            parameters.update()
 
 
 def _alike(texture: mi.Texture, transform: Floats) -> bool:

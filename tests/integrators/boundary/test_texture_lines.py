@@ -52,7 +52,8 @@ def test_texels_that_are_all_alike_may_come_to_differ(filter_type: str, count: i
     mask = mi.load_dict({"type": "mask", "opacity": texture, "bsdf": {"type": "diffuse"}})
     params = mi.traverse(mask)
     dr.enable_grad(params["opacity.data"])
-    assert len(jumping_textures(mask)) == count
+    with dr.suspend_grad():  # as the tables are made
+        assert len(jumping_textures(mask)) == count
     assert dr.grad_enabled(params["opacity.data"])
     assert (np.array(params["opacity.data"]) == 1).all()
 
