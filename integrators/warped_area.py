@@ -6,7 +6,7 @@ With u ↦ u + V(u) on the film, V continuous and equal to the velocity of what 
 
 an integral of continuous functions (docs/theory/warped_area.md). The camera ray of every sample becomes attached to the
 warped film position; path replay does the rest. Of what `edge_sampling` is made of it shares the
-welded list of mesh edges alone, so that the two can be held against each other.
+welded list of mesh edges alone, unless asked for `hybrid`, so that the two can be held against each other.
 
 Consistent, not unbiased: the bias comes from silhouettes that curve, cross or follow each other within the width of the
 kernel, and falls with that width, while the variance grows as its reciprocal.

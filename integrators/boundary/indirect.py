@@ -111,7 +111,8 @@ def goes_past(
     other = scene.ray_intersect_preliminary(inner, coherent=False, active=close)
     there = other.compute_surface_interaction(inner, mi.RayFlags.Minimal, close & other.is_valid())
     # of the size of round-off: the gap of a curved shape is larger, and what lies that far behind it is hidden
-    flush = dr.abs(dr.dot(seen.n, mi.Vector3f(there.p - seen.p))) < GAP * dr.norm(seen.p)
+    off = dr.minimum(point.gap, GAP * (dr.norm(seen.p) + dr.norm(point.tangent)))
+    flush = dr.abs(dr.dot(seen.n, mi.Vector3f(there.p - seen.p))) < off
     flush &= dr.abs_dot(seen.n, there.n) > 1 - FLUSH
     return active & ~(close & there.is_valid() & flush)
 

@@ -256,11 +256,9 @@ def test_primary_visibility_is_within_five_percent_of_finite_differences(kind: s
     assert abs(value - 1) < 0.05, f"{value:.3f} ± {error:.3f}"
 
 
-def test_forward_and_backward_are_adjoint_when_object_and_camera_move() -> None:
-    scene = mi.load_dict(glowing("cube"), optimize=False)
-    motion = "shape.vertex_positions rotate:y + sensor.to_world translate:x"
+def assert_adjoint(scene: mi.Scene, motion: str, **props: object) -> None:
     bound = Motion.parse(motion).bind(scene, mi.traverse(scene))
-    integrator = mi.load_dict({"type": "warped_area", "max_depth": 1})
+    integrator = mi.load_dict({"type": "warped_area", **props})
     adjoint = np.random.default_rng(0).random((12, 12, 3)).astype(np.float32)
     with bound.attached(forward=True):
         tangent = np.asarray(integrator.render_forward(scene, bound.params, seed=3, spp=32), dtype=np.float64)
@@ -270,6 +268,11 @@ def test_forward_and_backward_are_adjoint_when_object_and_camera_move() -> None:
         dr.traverse(dr.ADMode.Backward)
         gradient = dr.grad(theta)[0]
     assert gradient == pytest.approx(float((tangent * adjoint).sum()), rel=1e-3)
+
+
+def test_forward_and_backward_are_adjoint_when_object_and_camera_move() -> None:
+    scene = mi.load_dict(glowing("cube"), optimize=False)
+    assert_adjoint(scene, "shape.vertex_positions rotate:y + sensor.to_world translate:x", max_depth=1)
 
 
 def test_what_stays_still_is_left_to_path_replay() -> None:
@@ -348,17 +351,7 @@ def under_a_lamp() -> dict:
 def test_forward_and_backward_of_hybrid_are_adjoint_when_occluder_and_camera_move() -> None:
     scene = mi.load_dict(under_a_lamp(), optimize=False)
     motion = "shape.vertex_positions translate:x + sensor.to_world translate:x"
-    bound = Motion.parse(motion).bind(scene, mi.traverse(scene))
-    integrator = mi.load_dict({"type": "warped_area", "max_depth": 2, "hybrid": True})
-    adjoint = np.random.default_rng(0).random((12, 12, 3)).astype(np.float32)
-    with bound.attached(forward=True):
-        tangent = np.asarray(integrator.render_forward(scene, bound.params, seed=3, spp=32), dtype=np.float64)
-    with bound.attached(forward=False) as theta:
-        integrator.render_backward(scene, bound.params, mi.TensorXf(adjoint), seed=3, spp=32)
-        dr.enqueue(dr.ADMode.Backward, *[bound.params[key] for key in set(bound.motion.keys)])
-        dr.traverse(dr.ADMode.Backward)
-        gradient = dr.grad(theta)[0]
-    assert gradient == pytest.approx(float((tangent * adjoint).sum()), rel=1e-3)
+    assert_adjoint(scene, motion, max_depth=2, hybrid=True)
 
 
 @pytest.mark.slow

@@ -80,6 +80,11 @@ def problem() -> Problem:
     return Problem(scene, View("front", image), unknown, estimator="edge_sampling", spp=16)
 
 
+def test_a_run_without_a_step_has_a_result() -> None:
+    result = Estimation(problem(), "least-squares").result(pictures=False)
+    assert result.recovered[0].standard_error is None
+
+
 def test_a_worse_minimum_is_left_again_and_an_interruption_on_the_way_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:

@@ -96,6 +96,7 @@ class LeastSquares:
                 raise UsageError(f"{what} is {value!r}, one of {', '.join(known)} was expected", where="solver")
         self._restored: dict[str, np.ndarray] | None = None
         self._problem: Linearizer | None = None
+        self._kept: dict[str, np.ndarray] = {}
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -127,7 +128,7 @@ class LeastSquares:
         self._robust = np.zeros(0)
         self._whole, self._whole_at = np.full(n, np.inf), 0.0
         self._tried = 0
-        self._kept: dict[str, np.ndarray] = {}
+        self._kept = {}
 
     def steps(self, objective: Objective) -> Iterator[Move]:
         """See the module's docstring."""

@@ -75,10 +75,10 @@ def test_the_sum_does_not_depend_on_who_takes_which_share(name: str, monkeypatch
     assert abs(sums[0] - sums[1]) < 3.5 * error
 
 
-@pytest.mark.parametrize("place", ["above", "below"])
-def test_what_stands_on_a_sheet_hides_nothing_from_its_other_side(place: str) -> None:
-    """A hair's breadth above the sheet, so that it is the sheet which rays meet first."""
-    body = T().translate([0, 0, 0.400005 * (1 if place == "above" else -1)]).scale(0.4)
+@pytest.mark.parametrize(("place", "x"), [("above", 0.0), ("above", 0.4), ("below", 0.0)])
+def test_what_stands_on_a_sheet_hides_nothing_from_its_other_side(place: str, x: float) -> None:
+    """A hair's breadth above the sheet, so that rays meet the sheet first; or with an edge at the origin."""
+    body = T().translate([x, 0, 0.400005 * (1 if place == "above" else -1)]).scale(0.4)
     scene = {
         "camera": camera([0, -5, -0.7], [0, 0, -1.2]),
         "sheet": {"type": "rectangle", "to_world": T().scale(2), "bsdf": paint(0.7)},
