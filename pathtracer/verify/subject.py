@@ -136,7 +136,7 @@ def load_estimator(subject: Subject, spec: Any, **properties: Any) -> tuple[str,
         properties: further properties.
 
     Raises:
-        UsageError: unknown plugin.
+        UsageError: unknown plugin or property.
     """
     import mitsuba as mi
 
@@ -158,6 +158,12 @@ def load_estimator(subject: Subject, spec: Any, **properties: Any) -> tuple[str,
             known = [*ESTIMATORS, *FOREIGN]
             raise UsageError(
                 f"unknown estimator {name!r}, one of {', '.join(known)}", nearest=nearest_names(name, known)
+            ) from error
+        if "unreferenced propert" in str(error):
+            unread = [key for key in properties if f'"{key}"' in str(error)]
+            raise UsageError(
+                f"the estimator {name} has no property {', '.join(map(repr, unread))}",
+                remedy="correct its spelling, or leave it out; the estimator's class lists them",
             ) from error
         raise
     return name, integrator
