@@ -118,27 +118,35 @@ class StepChoice:
     ladder: tuple[tuple[float, float, float], ...]
 
 
-def choose_step(render: Render, scale: float, seed: int, replicates: int = 3, gain: float = 16.0) -> StepChoice:
-    """Pick ε on the ladder 8, 4, 2, 1, 1/2, 1/4, 1/8 × `scale` by squared noise plus squared bias.
+def choose_step(
+    render: Render, scale: float, seed: int, replicates: int = 3, gain: float = 16.0, ratio: int = 2
+) -> StepChoice:
+    """Pick ε among 8, 4, 2, 1, 1/2, 1/4 × `scale` by squared noise plus squared bias.
+
+    Noise is that of (4 D(ε/ratio) − D(ε)) / 3, and that minus D(ε/ratio) the least that counts as bias: for ratio 2 the
+    second-order extrapolation (E2), for ratio 4 the extrapolation for an error that falls in proportion to ε.
 
     Args:
         render: (θ, seed) to image; a pilot at a modest sample count.
         scale: a step that changes the image a little.
         replicates: independent repetitions that separate noise from bias.
         gain: how many times more samples the final run has than the pilot.
+        ratio: 2 or 4, the larger of the two steps to use over the smaller.
     """
-    steps = [scale * 2.0**k for k in (3, 2, 1, 0, -1, -2, -3)]
+    apart = {2: 1, 4: 2}[ratio]
+    candidates = 6
+    steps = [scale * 2.0 ** (3 - k) for k in range(candidates + apart)]
     runs = np.stack([central_differences(render, steps, s) for s in pass_seeds(seed, replicates)])  # (R, n, H, W, C)
-    fine = (4 * runs[:, 1:] - runs[:, :-1]) / 3
+    fine = (4 * runs[:, apart:] - runs[:, :-apart]) / 3
     smooth = _smooth(fine)
     ladder = []
-    for k in range(len(steps) - 1):
+    for k in range(candidates):
         noise = _variance_of_mean(smooth[:, k]) / gain
         # Its own last correction, which is what the error bar will say; and the distance to finer steps, since steps
         # that are far too large agree with each other (Lepski's rule). Twice the noise is subtracted, so that the
         # noise of the fine steps does not pass for bias of the coarse ones.
-        distances = [smooth[:, k] - smooth[:, j] for j in range(k + 1, min(k + 4, len(steps) - 1))]
-        distances.append(_smooth(runs[:, k + 1] - runs[:, k]) / 3)
+        distances = [smooth[:, k] - smooth[:, j] for j in range(k + 1, min(k + 4, candidates))]
+        distances.append(_smooth(runs[:, k + apart] - runs[:, k]) / 3)
         bias = max(max(float(np.mean(d.mean(0) ** 2)) - 2 * _variance_of_mean(d), 0.0) for d in distances)
         ladder.append((steps[k], float(np.sqrt(noise)), float(np.sqrt(bias))))
     # Errors far below what matters count the same, and of equals the smallest step is best: bias that the pilot cannot

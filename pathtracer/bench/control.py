@@ -43,7 +43,7 @@ def pose_runs(task: str, estimator: str, starts: int, steps: int, spp: int, seed
 
     from integrators import GradientWarning
     from pathtracer.verify import Motion
-    from pathtracer.verify.check import Gradient
+    from pathtracer.verify.estimate import Gradient
     from pathtracer.verify.subject import load_estimator, subject_of
 
     from .subjects import SCENES
@@ -100,7 +100,7 @@ def pose_runs(task: str, estimator: str, starts: int, steps: int, spp: int, seed
                 if name == "finite_difference":
                     integrator.scale = bound.scale
                 gradient = Gradient(bound, sensor, integrator, 1, 0)
-                columns.append((gradient.forward(spp, common + 7 * step + k + 1) * scale[k]).ravel())
+                columns.append((gradient.gradient_image(spp, common + 7 * step + k + 1) * scale[k]).ravel())
             jacobian = np.stack(columns, axis=1)
             jacobian[~np.isfinite(jacobian)] = 0
             normal = jacobian.T @ jacobian

@@ -61,7 +61,7 @@ def gradients(
 
     from integrators import GradientWarning
     from pathtracer.verify import Motion
-    from pathtracer.verify.check import Gradient
+    from pathtracer.verify.estimate import Gradient
     from pathtracer.verify.subject import load_estimator, subject_of
 
     from .subjects import load_subject
@@ -80,14 +80,14 @@ def gradients(
     fixed = name in DETERMINISTIC
     count = spp or (1 if fixed else 16)
     with Clock() as first:
-        gradient.forward(count, seed + 1)
+        gradient.gradient_image(count, seed + 1)
     with Clock() as split:
         if getattr(integrator, "split", "") == "auto":
             gradient.balance(32)
     while True:
-        gradient.forward(count, seed + 2)  # the second call, and another count, may compile other kernels
+        gradient.gradient_image(count, seed + 2)  # the second call, and another count, may compile other kernels
         with Clock() as later:
-            gradient.forward(count, seed + 3)
+            gradient.gradient_image(count, seed + 3)
         if fixed or spp or later.cpu > 0.6 * seconds or count >= MAX_SPP:
             break
         factor = 2 ** int(np.clip(np.round(np.log2(seconds / max(later.cpu, 1e-3))), 1, 4))
@@ -95,7 +95,7 @@ def gradients(
     images, wall, cpu = [], [], []
     for k in range(2 if fixed else replicates):
         with Clock() as clock:
-            images.append(gradient.forward(count, seed + 100 + k))
+            images.append(gradient.gradient_image(count, seed + 100 + k))
         wall.append(clock.wall + split.wall / replicates)  # these few images pay for the split of samples
         cpu.append(clock.cpu + split.cpu / replicates)
     result: dict[str, Any] = {

@@ -27,7 +27,7 @@ class Case:
         motion: text of a `Motion`.
         needs: phenomena that the derivative consists of.
         defines: values of the scene's defaults.
-        settings: fields of `check.Settings` that differ from the default.
+        settings: fields of `comparison.Settings` that differ from the default.
         quick: whether it belongs to the subset of the default test run.
     """
 
@@ -348,7 +348,7 @@ INTERIOR_SLOPES: dict[str, float] = {
     "shadow-spot-receiver": 0.13,
 }
 
-#: Estimators that declare a bias: how far off they may be, by fields of `check.Settings`.
+#: Estimators that declare a bias: how far off they may be, by fields of `comparison.Settings`.
 DECLARED: dict[str, dict[str, float]] = {"warped_area": {"tolerance": 0.05}}
 
 _CURVES = Expectation(RAISES, reason="warped_area does not know the silhouettes of curves")

@@ -162,7 +162,7 @@ def check_gradients(
             if progress:
                 progress(f"{bound.motion}: finite differences", None)
             with _quiet():
-                reference = Reference(bound, subject.sensor, subject.base(), chosen.replicates, seed, folder)
+                reference = Reference(bound, subject.sensor, subject.base(), chosen.reference_replicates, seed, folder)
                 rows = []
                 for name, estimator, spec in loaded:
                     if progress:

@@ -20,8 +20,10 @@ class Settings:
         budget: seconds per motion and estimator.
         blocks: the image is divided into blocks × blocks.
         replicates: independent repetitions; 8 is the fewest that allow trimming.
+        reference_replicates: the same of the reference, whose noise is mostly the larger: as many samples in more
+            replicates give narrower intervals at small levels.
         spp: samples per pixel of a replicate at the first look; 0 for about 70 000 paths a replicate.
-        reference_spp: the same of the reference, for each of the four renders of a replicate; 0 for twice that.
+        reference_spp: the same of the reference, for each of the four renders of a replicate; 0 for as many.
         looks: doublings at most.
         backward: whether the backward mode is checked too.
         seed: of everything.
@@ -34,6 +36,7 @@ class Settings:
     budget: float = 60.0
     blocks: int = 4
     replicates: int = 8
+    reference_replicates: int = 16
     spp: int = 0
     reference_spp: int = 0
     looks: int = 8

@@ -12,9 +12,14 @@ they have no test in a library. Trimming is a bias when the tail carries part of
 asks the plain means to agree with it: where trimmed and plain mean fall on different sides of the margin the answer is
 "inconclusive".
 
+A reference that is only known to lie between two. What is left of a step size's bias is a range, from one quantity that
+can be sampled to another. "Equal" is then asked of both ends, and "different" of both on the same side: what holds for
+the ends holds for all between them, at the same level and with the noise of each (again an intersection-union test).
+
 Multiplicity. "All agree" is an intersection-union test: every single test must reject at level α, which needs no
-correction (Berger 1982). "Some differ" is corrected by Holm's step-down procedure. Repeated looks at growing samples
-share α equally (Bonferroni).
+correction (Berger 1982). "Some differ" is corrected by Holm's step-down procedure; each kind of comparison has the same
+share of α, however many blocks it consists of, so that the slope of the whole image does not pay for them. Repeated
+looks at growing samples share α equally (Bonferroni).
 """
 
 from __future__ import annotations
@@ -55,12 +60,14 @@ class Equivalence:
         name: what was compared.
         estimate, reference: trimmed means.
         margin: half width of the interval of differences that count as none, in the unit of the samples.
-        low, high: confidence interval of estimate - reference (at 1 - 2α as belongs to TOST), systematic error of the
-            reference included.
+        low, high: confidence interval of estimate - reference (at 1 - 2α as belongs to TOST), over the whole range of
+            the reference.
         p_equal: p-value of "the difference lies outside ± margin"; small means equal.
         p_different: p-value of "the difference lies inside ± margin"; small means different.
-        systematic: the bound of the reference's bias that was allowed for.
-        inside: whether the difference of the plain means lies inside the margin.
+        inside, outside: whether the difference of the plain means lies inside or outside of the margin, wherever in its
+            range the reference is.
+        spread: length of the reference's range, 0 for a reference without one.
+        weight: share of α when several comparisons are judged together, in any unit.
     """
 
     name: str
@@ -72,7 +79,9 @@ class Equivalence:
     p_equal: float
     p_different: float
     inside: bool
-    systematic: float = 0.0
+    outside: bool
+    spread: float = 0.0
+    weight: float = 1.0
 
     @property
     def difference(self) -> float:
@@ -90,7 +99,7 @@ def equivalence(
     reference: np.ndarray,
     relative: float = 0.0,
     absolute: float = 0.0,
-    systematic: float = 0.0,
+    ends: Sequence[np.ndarray] = (),
     alpha: float = 0.05,
     name: str = "",
 ) -> Equivalence:
@@ -100,12 +109,14 @@ def equivalence(
         estimate: (n,) independent replicates.
         reference: (m,) independent replicates, or one value that is known exactly.
         relative, absolute: the two parts of the margin; the relative part moves with the reference's own noise.
-        systematic: bound of the reference's bias; it narrows the margin for "equal" and widens it for "different".
+        ends: where the true reference is only known to lie between two, replicates (m,) of both; `reference` is then a
+            guess between them, for the margin and for show.
         alpha: level of the confidence interval.
     """
-    x = np.asarray(estimate, dtype=np.float64).reshape(-1, 1)
-    y = np.asarray(reference, dtype=np.float64).reshape(-1, 1)
-    return equivalences(x, y, [name], relative, absolute, np.asarray([systematic]), alpha)[0]
+    column = lambda samples: np.asarray(samples, dtype=np.float64).reshape(-1, 1)
+    return equivalences(
+        column(estimate), column(reference), [name], relative, absolute, [column(end) for end in ends], alpha
+    )[0]
 
 
 def equivalences(
@@ -114,7 +125,7 @@ def equivalences(
     names: Sequence[str],
     relative: float = 0.0,
     absolute: float | np.ndarray = 0.0,
-    systematic: np.ndarray | None = None,
+    ends: Sequence[np.ndarray] = (),
     alpha: float = 0.05,
 ) -> list[Equivalence]:
     """`equivalence` of many quantities at once.
@@ -124,43 +135,70 @@ def equivalences(
         references: (m, K).
         names: K names.
         absolute: one number, or (K,).
-        systematic: (K,), None for zero.
+        ends: none, or two of (m, K).
     """
     x, y = np.asarray(estimates, dtype=np.float64), np.asarray(references, dtype=np.float64)
-    systematic = np.zeros(x.shape[1]) if systematic is None else np.asarray(systematic, dtype=np.float64)
+    sides = [np.asarray(end, dtype=np.float64) for end in ends] or [y]
     location_x, location_y = trimmed_mean(x), trimmed_mean(y)
-    finite = np.asarray(np.isfinite(x).all(0) & np.isfinite(y).all(0))
+    finite = np.asarray(np.all([np.isfinite(v).all(0) for v in (x, y, *sides)], axis=0))
     sign = np.where(location_y < 0, -1.0, 1.0)
-    x, y = np.where(finite, sign * x, 0.0), np.where(finite, sign * y, 0.0)
-    floor, ceiling = (1 - relative) * y - absolute, (1 + relative) * y + absolute
-    p_equal = np.maximum(_p_greater(x, floor + systematic), _p_greater(-x, systematic - ceiling))
-    below_floor, above_ceiling = _p_greater(-x, systematic - floor), _p_greater(x, ceiling + systematic)
-    p_different = np.minimum(1.0, 2 * np.minimum(below_floor, above_ceiling))
-    margin = relative * np.abs(location_y) + absolute
-    low, high = _intervals(x, y, alpha)
-    low, high = low - systematic, high + systematic
+    x, sides = np.where(finite, sign * x, 0.0), [np.where(finite, sign * side, 0.0) for side in sides]
+    tested = [_one_sided(x, side, relative, absolute) for side in sides]
+    p_equal = np.max([np.maximum(*t.within) for t in tested], axis=0)
+    # beyond the same border, wherever in its range the reference is
+    beyond = np.min(np.max([t.beyond for t in tested], axis=0), axis=0)
+    outside = np.any(np.all([t.past for t in tested], axis=0), axis=0)
+    inside = np.all([~t.past.any(axis=0) for t in tested], axis=0)
+    margin = np.broadcast_to(relative * np.abs(location_y) + absolute, sign.shape)
+    intervals = [_intervals(x, side, alpha) for side in sides]
+    low, high = np.min([i[0] for i in intervals], axis=0), np.max([i[1] for i in intervals], axis=0)
     low, high = np.where(sign > 0, low, -high), np.where(sign > 0, high, -low)
-    plain = np.abs(x.mean(0) - y.mean(0))
-    inside = np.asarray(plain <= relative * np.abs(y.mean(0)) + absolute)
+    spread = np.abs(trimmed_mean(sides[-1]) - trimmed_mean(sides[0]))
     return [
         Equivalence(
             name,
             float(location_x[k]),
             float(location_y[k]),
-            float(np.broadcast_to(margin, sign.shape)[k]),
+            float(margin[k]),
             float(low[k]),
             float(high[k]),
             float(p_equal[k]),
-            float(p_different[k]),
+            float(min(1.0, 2 * beyond[k])),
             bool(inside[k]),
-            float(systematic[k]),
+            bool(outside[k]),
+            float(spread[k]),
         )
         if finite[k]
         else Equivalence(
-            name, float(location_x[k]), float(location_y[k]), float("nan"), -np.inf, np.inf, 1.0, 1.0, False
+            name, float(location_x[k]), float(location_y[k]), float("nan"), -np.inf, np.inf, 1.0, 1.0, False, False
         )
         for k, name in enumerate(names)
     ]
+
+
+@dataclass(frozen=True)
+class _OneSided:
+    """Estimates against one reference, at the lower and at the upper border of the margin.
+
+    Attributes:
+        within: two of (K,), p-values of "not within this border"; small means within.
+        beyond: two of (K,), p-values of "not beyond this border"; small means beyond.
+        past: (2, K) whether the plain mean lies beyond the border.
+    """
+
+    within: tuple[np.ndarray, np.ndarray]
+    beyond: tuple[np.ndarray, np.ndarray]
+    past: np.ndarray
+
+
+def _one_sided(x: np.ndarray, y: np.ndarray, relative: float, absolute: float | np.ndarray) -> _OneSided:
+    floor, ceiling = (1 - relative) * y - absolute, (1 + relative) * y + absolute
+    plain, size = x.mean(0) - y.mean(0), relative * np.abs(y.mean(0)) + absolute
+    return _OneSided(
+        (_p_greater(x, floor), _p_greater(-x, -ceiling)),
+        (_p_greater(-x, -floor), _p_greater(x, ceiling)),
+        np.stack([plain < -size, plain > size]),
+    )
 
 
 def _without_spread(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -229,26 +267,31 @@ def _intervals(x: np.ndarray, y: np.ndarray, alpha: float) -> tuple[np.ndarray, 
     return low, high
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Holm's step-down adjustment: reject those whose adjusted value is at most α, family-wise error at most α."""
+def holm(p_values: Sequence[float], weights: Sequence[float] | None = None) -> np.ndarray:
+    """Holm's step-down adjustment: reject those whose adjusted value is at most α, family-wise error at most α.
+
+    Args:
+        weights: shares of α, in any unit (Holm 1979, section 4); None for equal ones.
+    """
     p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p)
-    adjusted = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
+    w = np.ones(p.size) if weights is None else np.asarray(weights, dtype=np.float64)
+    order = np.argsort(p / w)
+    left = np.cumsum(w[order][::-1])[::-1]  # weight of those not yet rejected
     result = np.empty_like(p)
-    result[order] = np.minimum(adjusted, 1.0)
+    result[order] = np.minimum(np.maximum.accumulate(p[order] / w[order] * left), 1.0)
     return result
 
 
 def judge(tests: Sequence[Equivalence], alpha: float = 0.05) -> tuple[Verdict, list[Equivalence]]:
     """One verdict from several comparisons, and the comparisons that decided it (failed, or not yet decided).
 
-    pass: every comparison shows equality at level α. fail: some comparison shows a difference, after Holm. Both only
-    where the plain means agree (see the module's notes on location).
+    pass: every comparison shows equality at level α. fail: some comparison shows a difference, after Holm with the
+    comparisons' weights. Both only where the plain means agree (see the module's notes on location).
     """
     if not tests:
         raise ValueError("no comparison to judge")
-    adjusted = holm([t.p_different for t in tests])
-    different = [t for t, p in zip(tests, adjusted, strict=True) if p <= alpha and not t.inside]
+    adjusted = holm([t.p_different for t in tests], [t.weight for t in tests])
+    different = [t for t, p in zip(tests, adjusted, strict=True) if p <= alpha and t.outside]
     if different:
         return Verdict.FAIL, different
     open_tests = [t for t in tests if not (t.p_equal <= alpha and t.inside)]

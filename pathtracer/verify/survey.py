@@ -50,7 +50,7 @@ def check_catalogue(
     Args:
         cases: ids or globs.
         estimators: as for `check_gradients`; those that are not in the table (Mitsuba's own) have no expectations.
-        settings: fields of `check.Settings` that overrule the case's and the estimator's.
+        settings: fields of `comparison.Settings` that overrule the case's and the estimator's.
 
     Returns:
         A report whose comparisons carry their case and what was expected; `unexpected` lists the deviations.

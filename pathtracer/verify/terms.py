@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .check import Gradient
+from .estimate import Gradient
 from .motion import BoundMotion
 from .reference import Reference
 from .subject import Subject, load_estimator
@@ -70,8 +70,7 @@ def diagnose(
     for number, (term, off) in enumerate(terms_of(whole).items()):
         _, alone = load_estimator(subject, spec, **off)
         gradient = Gradient(bound, subject.sensor, alone, replicates, seed + 31 * number)
-        gradient.grow(spp, None)
-        assert gradient.images is not None
+        gradient.grow(spp)
         if np.any(gradient.images):
             images[term] = _blur(gradient.images)
     if not images:

@@ -128,11 +128,25 @@ def test_single_firefly_does_not_decide():
     assert judge([test], ALPHA)[0] is Verdict.INCONCLUSIVE
 
 
-def test_systematic_error_of_the_reference_widens_both_verdicts():
+def test_reference_between_two_ends_decides_only_what_holds_for_both():
     rng = np.random.default_rng(1)
     x, y = _normal(rng, 1.05, 0.001), _normal(rng, 1.0, 0.001)
     assert judge([equivalence(x, y, TOLERANCE)], ALPHA)[0] is Verdict.FAIL
-    assert judge([equivalence(x, y, TOLERANCE, systematic=0.04)], ALPHA)[0] is Verdict.INCONCLUSIVE
+    for ends in ((y, y + 0.04), (y + 0.04, y)):  # 1.05 is within the tolerance of 1.04 and not of 1.00
+        test = equivalence(x, y, TOLERANCE, ends=ends)
+        assert judge([test], ALPHA)[0] is Verdict.INCONCLUSIVE
+        assert not test.inside and not test.outside and test.spread == pytest.approx(0.04)
+    assert judge([equivalence(x, y, TOLERANCE, ends=(y, y + 0.01))], ALPHA)[0] is Verdict.FAIL
+    assert judge([equivalence(x, y, TOLERANCE, ends=(y + 0.04, y + 0.06))], ALPHA)[0] is Verdict.PASS
+    # beyond the one end upwards, beyond the other downwards: nothing between them is excluded
+    assert judge([equivalence(x, y, TOLERANCE, ends=(y, y + 0.1))], ALPHA)[0] is Verdict.INCONCLUSIVE
+
+
+def test_noise_of_either_end_counts():
+    rng = np.random.default_rng(3)
+    x, y, noisy = _normal(rng, 1.0, 0.001), _normal(rng, 1.0, 0.001), _normal(rng, 1.0, 0.1)
+    assert judge([equivalence(x, y, TOLERANCE, ends=(y, y))], ALPHA)[0] is Verdict.PASS
+    assert judge([equivalence(x, y, TOLERANCE, ends=(y, noisy))], ALPHA)[0] is Verdict.INCONCLUSIVE
 
 
 def test_negative_references_are_treated_as_positive_ones():
@@ -147,11 +161,11 @@ def test_many_comparisons_at_once_are_the_single_ones():
     rng = np.random.default_rng(6)
     x, y = _normal(rng, 1.0, 0.3, (8, 5)), _normal(rng, -0.2, 0.3, (8, 5))
     x[0, 3], y[:, 4], x[:, 4] = np.nan, 2.0, 2.0
-    bias = np.array([0, 0.1, 0, 0, 0])
-    together = equivalences(x, y, list("abcde"), 0.1, 0.2, bias)
+    ends = (y, y + np.array([0, 0.1, 0, 0, 0]))
+    together = equivalences(x, y, list("abcde"), 0.1, 0.2, ends)
     for k, test in enumerate(together):
-        alone = equivalence(x[:, k], y[:, k], 0.1, 0.2, bias[k], name="abcde"[k])
-        for field in ("estimate", "margin", "low", "high", "p_equal", "p_different", "inside", "systematic"):
+        alone = equivalence(x[:, k], y[:, k], 0.1, 0.2, [end[:, k] for end in ends], name="abcde"[k])
+        for field in ("estimate", "margin", "low", "high", "p_equal", "p_different", "inside", "outside", "spread"):
             np.testing.assert_allclose(getattr(test, field), getattr(alone, field), rtol=1e-9, err_msg=field)
 
 
@@ -185,3 +199,9 @@ def test_assertions_say_what_they_found():
         assert_equivalent(_normal(rng, 2.0, 1.0), 2.0)
     with pytest.raises(AssertionError, match="at least 4"):
         assert_equivalent([2.0, 2.0], 2.0)
+
+
+def test_weighted_holm_gives_each_its_share_and_the_rest_to_the_next():
+    # 3 of 4 shares for the first: 0.03 / (3/4) = 0.04; then the second has all that is left
+    assert holm([0.03, 0.045], [3, 1]) == pytest.approx([0.04, 0.045])
+    assert holm([0.01, 0.04, 0.03], [2, 2, 2]) == pytest.approx(holm([0.01, 0.04, 0.03]))

@@ -16,7 +16,7 @@ from pathtracer.inverse import Parameter, Problem
 from pathtracer.inverse.objective import Objective
 from pathtracer.scenes import Scene
 from pathtracer.verify.catalogue import catalogue_folder
-from pathtracer.verify.check import Gradient
+from pathtracer.verify.estimate import Gradient
 from pathtracer.verify.motion import Motion
 
 T = mi.ScalarTransform4f
@@ -82,7 +82,7 @@ def assert_right(scene: Scene, motion: str, step: float = 5e-3) -> None:
     found.bound.restore()
     reference = (sides[0] - sides[1]) / (2 * step)
     norm = np.sum(reference**2)
-    images = np.array([found.forward(256, seed) for seed in range(8)])
+    images = np.array([found.gradient_image(256, seed) for seed in range(8)])
     slopes = np.einsum("nhwc,hwc->n", images, reference) / norm
     error = slopes.std(ddof=1) / np.sqrt(len(slopes))
     assert error < 0.015
@@ -127,7 +127,7 @@ def test_bodies_apart_are_not_looked_at() -> None:
     assert touching(pair("cube", "ball").mi, all_pairs=True)
     assert not touching(pair("cube", "ball").mi, all_pairs=False), "nothing moves"
     found = gradient(scene, "first.vertex_positions translate:x")
-    found.forward(4, 0)
+    found.gradient_image(4, 0)
     assert not found.estimator._touching
 
 
@@ -136,7 +136,7 @@ def test_an_edge_in_the_middle_of_a_face_counts_once() -> None:
     images = []
     for height in (0.0, -0.01):
         scene = standing(height)
-        images.append(np.mean([gradient(scene, TOP).forward(256, seed) for seed in range(4)], axis=0))
+        images.append(np.mean([gradient(scene, TOP).gradient_image(256, seed) for seed in range(4)], axis=0))
     slope = np.sum(images[0] * images[1]) / np.sum(images[1] ** 2)
     assert slope == pytest.approx(1, abs=0.04)
 
@@ -151,7 +151,7 @@ def test_what_other_surfaces_see_of_a_crossing_is_warned_of(height: float, expec
     found = gradient(standing(height), TOP, max_depth=3)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found.forward(4, 0)
+        found.gradient_image(4, 0)
     assert {w.message.code for w in caught if isinstance(w.message, GradientWarning)} == expected
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from integrators.errors import GradientWarning
-from pathtracer.verify.check import Gradient
+from pathtracer.verify.estimate import Gradient
 from pathtracer.verify.motion import Motion
 
 MIRROR_Z = -1.0
@@ -50,7 +50,7 @@ def derivative(mirrored: bool, motion: str, spp: int) -> tuple[np.ndarray, float
     bound = Motion.parse(motion).bind(loaded, mi.traverse(loaded))
     integrator = mi.load_dict({"type": "edge_sampling", "max_depth": 3 if mirrored else 2, "interior": False})
     gradient = Gradient(bound, loaded.sensors()[0], integrator, 1, 0)
-    image = np.mean([gradient.forward(spp, seed) for seed in range(4)], axis=0)
+    image = np.mean([gradient.gradient_image(spp, seed) for seed in range(4)], axis=0)
     adjoint = np.linspace(0.5, 1.5, image.size).reshape(image.shape)
     backward = float(np.mean([gradient.backward_gradient(adjoint, spp, 10 + seed) for seed in range(4)]))
     return image, backward / float(np.sum(adjoint * image))
