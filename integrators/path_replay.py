@@ -134,7 +134,8 @@ class PathReplay(ReplayIntegrator):
                     # Attached incident direction: both ends of the segment may move
                     wi = si.to_local(dr.normalize(p_prev - si.p))
                     wi = dr.replace_grad(si.to_local(-ray.d), wi)
-                    si.wi = dr.select(first | ~si.is_valid(), dr.select(si.is_valid(), si.wi, -ray.d), wi)
+                    beyond = dr.select(first, -camera_ray.d, -ray.d)  # the sky in this direction
+                    si.wi = dr.select(first | ~si.is_valid(), dr.select(si.is_valid(), si.wi, beyond), wi)
                 else:
                     si = pi.compute_surface_interaction(ray, mi.RayFlags.All, active)
             bsdf = si.bsdf(ray)

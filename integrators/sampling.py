@@ -53,6 +53,12 @@ class ScrambledSobol:
         result.request = mi.UInt32(self.request)
         return result
 
+    def gather(self, lane: mi.UInt32) -> ScrambledSobol:
+        """A sampler whose lanes go on as the given lanes of this one; equal lanes draw equal numbers."""
+        result = self.clone()
+        result.order, result.key = dr.gather(mi.UInt32, self.order, lane), dr.gather(mi.UInt32, self.key, lane)
+        return result
+
     def sample_count(self) -> int:
         """Samples per pixel."""
         return self.spp

@@ -18,6 +18,9 @@ from .contours import Contours, Crossing, Walk
 BEYOND = 0.02
 #: Relative distance by which something must lie before a silhouette to hide it.
 BEFORE = 1e-3
+#: What is nearer than this, in units of the gap by which rays keep clear of surfaces, is taken to stand still: at an
+#: edge a ray may meet the next face at no distance, and would see it pass at any speed.
+CLEAR = 4
 
 
 @dataclass
@@ -104,8 +107,9 @@ def ring_velocity(
         first = rings.size * dr.arange(mi.UInt32, count)
         pi = mi.PreliminaryIntersection3f(dr.gather(mi.PreliminaryIntersection3f, pi, first))
         alone = ~fit.some & (dr.gather(mi.Bool, active, first) if dr.width(active) > 1 else active)
-        valid = pi.is_valid() & alone
         straight = dr.gather(mi.Ray3f, fixed, first)
+        alone &= ~pi.is_valid() | (pi.t > _near(straight.o))
+        valid = pi.is_valid() & alone
         t = dr.select(valid, pi.t, 1)
         p = contours.stay(pi, mi.Point3f(dr.detach(straight(t))), valid)
         pick = lambda v: dr.gather(mi.Vector3f, v, first) if dr.width(v) > 1 else v
@@ -249,7 +253,7 @@ def _silhouette(
     row = mi.Vector2f(dr.dot(across, x), dr.dot(across, y))
     scale = dr.rcp(dr.norm(row))
     row *= scale
-    fine = dr.isfinite(dr.squared_norm(row)) & (distance > 0) & (cross.weight > 0)
+    fine = dr.isfinite(dr.squared_norm(row)) & (distance > _near(o)) & (cross.weight > 0)
     to_x, to_y = _dual(x, y, gaze)
     keep = lambda v: dr.select(fine, v, 0)
     return _Silhouette(
@@ -288,6 +292,11 @@ class _Fit:
             x, y = mi.Vector3f(xx * bx + xy * by), mi.Vector3f(xy * bx + yy * by)
             dr.eval(x, y)
         return x, y
+
+
+def _near(o: mi.Point3f) -> mi.Float:
+    """The distance from o below which nothing counts."""
+    return CLEAR * mi.math.RayEpsilon * (1 + dr.max(dr.abs(o)))
 
 
 def _dual(x: mi.Vector3f, y: mi.Vector3f, d: mi.Vector3f) -> tuple[mi.Vector3f, mi.Vector3f]:

@@ -34,7 +34,7 @@ from .path_replay import PathReplay
 from .support import warn_of_hidden_motion
 from .warp import Kernel, direction_field, film_field
 from .warped_film import FilmLines, FilmPoints, FilmSamples, camera_ray, sample_film
-from .warped_head import warped_head
+from .warped_head import Sky, warped_head
 from .warped_hybrid import LeftToEdges
 
 #: Auxiliary rays of one kernel launch; each takes some dozen floats.
@@ -235,7 +235,7 @@ class WarpedArea(PathReplay):
             sampler, spp = self.prepare(sensor, seed, spp, self.aov_names())
             points, pixel = sample_film(sensor, sampler)
             with dr.resume_grad():
-                ray, weight = camera_ray(sensor, points)
+                ray, unmoved = camera_ray(sensor, points)
                 geometry = self.geometry_attached(scene, params) or dr.grad_enabled(ray.o, ray.d)
             if not geometry:
                 return super().interior_term(mode, scene, params, sensor, seed, spp, grad_in)
@@ -243,6 +243,8 @@ class WarpedArea(PathReplay):
             lines = self.film_lines(sensor, seed, spp)
 
             with dr.resume_grad():
+                sky = Sky(scene)
+                backdrop = unmoved * sky.radiance(ray.d, ray.wavelengths)
                 shift, stretch = self.film_field(scene, sensor, sampler, points)
                 warped = points.at(mi.Point2f(points.u + shift))
                 ray, weight = camera_ray(sensor, warped)
@@ -252,7 +254,9 @@ class WarpedArea(PathReplay):
                     head = warped_head(
                         scene, sampler, head, vertices, self.max_depth, self._direction_warp(scene, sampler)
                     )
-                offset = head.emitted * weight
+                # A sky that nothing hides moves as it is seen, and needs no warp
+                behind = weight * sky.radiance(ray.d, ray.wavelengths)
+                offset = head.emitted * weight + backdrop - behind
                 weight = head.weight * weight
                 across = mi.Float(0)
                 if lines is not None:
@@ -264,9 +268,9 @@ class WarpedArea(PathReplay):
             walk = {"scene": scene, "ray": head.ray, "depth": head.length, "active": head.active}
             L, _, _, state = self.sample(mode=dr.ADMode.Primal, sampler=sampler.clone(), **walk)
             L = dr.detach(L)
-            value = dr.detach(weight) * L + dr.detach(offset)
+            value = dr.detach(weight) * L + dr.detach(offset - backdrop)
             if lines is not None:
-                lines.trace(self, scene, sensor)
+                lines.trace(self, scene, sensor, sky)
             samples = FilmSamples(film, points, pixel, value, lines, head.ray.wavelengths)
 
             if backward:

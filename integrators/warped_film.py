@@ -9,7 +9,7 @@ import drjit as dr
 import mitsuba as mi
 from mitsuba.ad.integrators.common import ADIntegrator
 
-from .boundary.stream import Stream
+from .sampling import ScrambledSobol
 
 
 @dataclass
@@ -100,7 +100,7 @@ class FilmLines:
         # The two sides of a pixel draw the same numbers: what flows in on one and out on the other differs by little,
         # and so should their noise
         row = along + dr.select(upright, mi.UInt32(0), mi.UInt32(height))
-        sequences = Stream(seed, dr.arange(mi.UInt32, (width + height) * self.per_side))
+        sequences = ScrambledSobol(seed, (width + height) * self.per_side, self.per_side)
         per_side = dr.opaque(mi.UInt32, self.per_side)
         self.sampler = sequences.gather(row * per_side + lane % per_side)
         if not box:
@@ -117,21 +117,50 @@ class FilmLines:
         self.loses = mi.Point2f(dr.floor(u - half)) if box else mi.Point2f(u)
         self.value = mi.Spectrum(0)
 
-    def trace(self, integrator: Any, scene: mi.Scene, sensor: mi.Sensor) -> None:
-        """Estimate the radiance at the points with `integrator.radiance`."""
+    def trace(self, integrator: Any, scene: mi.Scene, sensor: mi.Sensor, sky: Any) -> None:
+        """Estimate the radiance at the points with `integrator.radiance`, less that of the sky behind everything."""
         ray, weight = camera_ray(sensor, self.points)
         L, _ = integrator.radiance(scene, self.sampler, ray)
-        self.value = dr.detach(weight) * L * self.scale
+        self.value = dr.detach(weight * (L - sky.radiance(ray.d, ray.wavelengths))) * self.scale
 
-    def splat(self, put: Any, across: mi.Float) -> None:
+    def splat(self, put: Any, across: mi.Float, level: PixelLevel | None) -> None:
         """Move light across the lines: `put(position, value, weight, active)`."""
         moved = self.value * across
-        if self.box:
-            put(self.gains, moved, mi.Float(0), mi.Bool(True))
-            put(self.loses, -moved, mi.Float(0), mi.Bool(True))
+        if level is not None:
+            each = across * self.scale
+            put(self.gains, moved - each * level.at(self.gains), mi.Float(0), mi.Bool(True))
+            put(self.loses, each * level.at(self.loses) - moved, mi.Float(0), mi.Bool(True))
         else:
             sign = dr.select(self.last, mi.Float(-1), mi.Float(1))
             put(self.gains, moved * sign, across * sign * self.scale, mi.Bool(True))
+
+
+class PixelLevel:
+    """Mean of every pixel's samples: what flows through its sides in excess of this is all that counts (W12)."""
+
+    def __init__(self, film: mi.Film, value: mi.Spectrum) -> None:
+        size = mi.ScalarVector2u(film.crop_size())
+        border = film.rfilter().border_size() if film.sample_border() else 0
+        self.corner = mi.ScalarPoint2i(film.crop_offset()) - border
+        self.size = mi.ScalarVector2i(size + 2 * border)
+        pixels = int(self.size[0]) * int(self.size[1])
+        self.count = dr.width(value) // pixels
+        self.sum = dr.block_sum(value, self.count)
+
+    def at(self, position: mi.Point2f) -> mi.Spectrum:
+        """The mean of the pixel at `position`; 0 outside of the film."""
+        place = mi.Vector2i(position) - self.corner
+        inside = dr.all((place >= 0) & (place < self.size))
+        width = dr.opaque(mi.Int32, int(self.size[0]))
+        return dr.gather(mi.Spectrum, self.sum, mi.UInt32(place.y * width + place.x), inside) * dr.opaque(
+            mi.Float, 1 / self.count
+        )
+
+    def of_others(self, value: mi.Spectrum) -> mi.Spectrum:
+        """The mean of the other samples of each sample's pixel: independent of the sample."""
+        lane = dr.arange(mi.UInt32, dr.width(value))
+        total = dr.gather(mi.Spectrum, self.sum, lane // dr.opaque(mi.UInt32, self.count))
+        return (total - value) * dr.opaque(mi.Float, 1 / (self.count - 1)) if self.count > 1 else mi.Spectrum(0)
 
 
 class FilmSamples:
@@ -148,8 +177,9 @@ class FilmSamples:
     ) -> None:
         self.film, self.points, self.pixel, self.lines = film, points, pixel, lines
         self.wavelengths = wavelengths
+        self.level = PixelLevel(film, value) if film.rfilter().is_box_filter() else None
         self.inputs = (
-            mi.Spectrum(value),
+            value if self.level is None else value - self.level.of_others(value),
             dr.zeros(mi.Vector2f, dr.width(points.u)),
             dr.zeros(mi.Float, dr.width(points.u)),
             dr.zeros(mi.Float, 1 if lines is None else dr.width(lines.points.u)),
@@ -168,7 +198,7 @@ class FilmSamples:
         position = mi.Point2f(self.pixel) if box else mi.Point2f(self.points.u + shift)
         put(position, value * (1 + stretch), mi.Float(1) if box else 1 + stretch)
         if self.lines is not None:
-            self.lines.splat(put, across)
+            self.lines.splat(put, across, self.level)
         film.put_block(block)
         image = film.develop()
         return image

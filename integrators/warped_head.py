@@ -3,6 +3,9 @@
 At each vertex the directions of the emitter sample and of the BSDF sample are replaced by ω + V(ω), and what they hit
 slides along the attached ray. A vertex therefore moves with all the vertices before it: the whole head is one graph of
 derivatives, written out vertex by vertex, and path replay starts from the attached ray that leaves its last vertex.
+
+The light of the sky is taken for what an unhidden sky sends, less what is hidden of it: the first has no silhouettes
+and needs no warp, the second is warped (W11).
 """
 
 from __future__ import annotations
@@ -15,6 +18,34 @@ from mitsuba.ad.integrators.common import mis_weight
 
 from .attached import GRAZING, SceneTraits, lobe_value
 from .specular_chain import SpecularChain
+
+
+class Sky:
+    """The environment of a scene, as if nothing stood before it; without one it is black.
+
+    Attributes:
+        emitter: the environment, or None.
+    """
+
+    def __init__(self, scene: mi.Scene) -> None:
+        self.emitter = scene.environment()
+
+    def __bool__(self) -> bool:
+        return self.emitter is not None
+
+    def radiance(self, d: mi.Vector3f, wavelengths: Any, active: mi.Bool = True) -> mi.Spectrum:
+        """What arrives from the (attached) directions d."""
+        if self.emitter is None:
+            return mi.Spectrum(0)
+        si = dr.zeros(mi.SurfaceInteraction3f, dr.width(d))
+        si.wi, si.wavelengths = -d, wavelengths
+        return self.emitter.eval(si, active)
+
+    def pdf(self, scene: mi.Scene, si: mi.SurfaceInteraction3f, d: mi.Vector3f, active: mi.Bool) -> mi.Float:
+        """Density with which emitter sampling at si draws directions d of the sky."""
+        ds = dr.zeros(mi.DirectionSample3f, dr.width(d))
+        ds.d, ds.emitter = d, mi.EmitterPtr(self.emitter)
+        return scene.pdf_emitter_direction(si, ds, active)
 
 
 def warped_head(
@@ -30,7 +61,7 @@ def warped_head(
         The walk so far as a chain: attached ray, weight, radiance collected, path segments used.
     """
     ctx = mi.BSDFContext()
-    traits = SceneTraits(scene)
+    traits, sky = SceneTraits(scene), Sky(scene)
     ray, depth, active = mi.Ray3f(head.ray), mi.UInt32(head.length), mi.Bool(head.active)
     β, emitted = mi.Spectrum(head.weight), mi.Spectrum(head.emitted)
     si_prev = dr.zeros(mi.SurfaceInteraction3f)
@@ -56,7 +87,7 @@ def warped_head(
 
         # --------------------------- emitter sampling ---------------------------
         active_em = active & mi.has_flag(bsdf.flags(), mi.BSDFFlags.Smooth)
-        emitted += β * _emitter_sample(scene, traits, sampler, si, bsdf, active_em, warp)
+        emitted += β * _emitter_sample(scene, traits, sky, sampler, si, bsdf, active_em, warp)
 
         # ---------------------------- BSDF sampling ----------------------------
         u1, u2 = sampler.next_1d(), sampler.next_2d()
@@ -70,6 +101,13 @@ def warped_head(
         shift, divergence = warp(si, d, active & ~delta)
         d_warped = dr.normalize(d + shift)
         value = bsdf.eval(ctx, si, si.to_local(d_warped), active & ~delta) * dr.rcp(bs.pdf) * (1 + divergence)
+        if sky:
+            smooth = active & ~delta
+            mis = dr.detach(mis_weight(bs.pdf, sky.pdf(scene, fixed, d, smooth)))
+            plain = bsdf.eval(ctx, si, si.to_local(d), smooth) * dr.rcp(bs.pdf)
+            seen = plain * sky.radiance(d, ray.wavelengths, smooth)
+            seen -= value * sky.radiance(d_warped, ray.wavelengths, smooth)
+            emitted += dr.select(smooth, dr.detach(β) * mis * seen, 0)
         if traits.has_delta_lobes:
             again, lobe_weight = bsdf.sample(ctx, si, u1, u2, active & delta)
             lobe = lobe_value(traits, bsdf, ctx, si, u1, u2, bs, active & delta)
@@ -88,6 +126,7 @@ def warped_head(
 def _emitter_sample(
     scene: mi.Scene,
     traits: SceneTraits,
+    sky: Sky,
     sampler: mi.Sampler,
     si: mi.SurfaceInteraction3f,
     bsdf: mi.BSDFPtr,
@@ -99,26 +138,35 @@ def _emitter_sample(
     u = sampler.next_2d()
     with dr.suspend_grad():
         fixed = dr.detach(si)
-        ds, visible = scene.sample_emitter_direction(fixed, u, True, active)
-        active &= (ds.pdf != 0) & dr.any(visible != 0)
+        ds, _ = scene.sample_emitter_direction(fixed, u, False, active)
+        active &= ds.pdf != 0
+        ray = fixed.spawn_ray(ds.d)
+        pi = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
+        blocked = pi.is_valid() & (pi.t < (1 - mi.math.ShadowEpsilon) * dr.norm(ds.p - ray.o))
     result = mi.Spectrum(0)
     if traits.has_other_emitters:
         smooth = active & ~ds.delta
+        of_sky = smooth & (ds.emitter == mi.EmitterPtr(sky.emitter)) if sky else mi.Bool(False)
         with dr.suspend_grad():
-            mis = mis_weight(ds.pdf, bsdf.pdf(ctx, fixed, fixed.to_local(ds.d), smooth))
-            ray = fixed.spawn_ray(ds.d)
-            pi = scene.ray_intersect_preliminary(ray, coherent=False, active=smooth)
-        shift, divergence = warp(si, ds.d, smooth)
+            mis = mis_weight(ds.pdf, bsdf.pdf(ctx, fixed, fixed.to_local(ds.d), smooth)) * dr.rcp(ds.pdf)
+        counts = smooth & (blocked == of_sky)
+        shift, divergence = warp(si, ds.d, counts)
         attached = mi.Ray3f(ray)
         attached.o = mi.Point3f(ray.o + mi.Vector3f(si.p - dr.detach(si.p)))
         attached.d = dr.normalize(ds.d + shift)
-        light = pi.compute_surface_interaction(attached, mi.RayFlags.All, smooth)
-        emitter = light.emitter(scene, smooth)
-        smooth &= emitter == ds.emitter
-        Le = emitter.eval(light, smooth) * dr.rcp(ds.pdf) * (1 + divergence)
-        result += dr.select(smooth, mis * bsdf.eval(ctx, si, si.to_local(attached.d), smooth) * Le, 0)
+        lamp = counts & ~of_sky
+        light = pi.compute_surface_interaction(attached, mi.RayFlags.All, lamp)
+        emitter = light.emitter(scene, lamp)
+        Le = dr.select(lamp & (emitter == ds.emitter), emitter.eval(light, lamp), 0)
+        if sky:
+            Le -= dr.select(counts & of_sky, sky.radiance(attached.d, ray.wavelengths, of_sky), 0)
+            plain = bsdf.eval(ctx, si, si.to_local(ds.d), of_sky) * sky.radiance(ds.d, ray.wavelengths, of_sky)
+            result += dr.select(of_sky, mis * plain, 0)
+        result += dr.select(
+            counts, mis * bsdf.eval(ctx, si, si.to_local(attached.d), counts) * Le * (1 + divergence), 0
+        )
     if traits.has_delta_emitters:
-        point = active & ds.delta
+        point = active & ds.delta & ~blocked
         ds_point, weight = scene.sample_emitter_direction(si, u, False, point)
         result += dr.select(point, bsdf.eval(ctx, si, si.to_local(ds_point.d), point) * weight, 0)
     return result

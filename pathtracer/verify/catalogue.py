@@ -190,6 +190,8 @@ CASES: tuple[Case, ...] = (
     _case("camera-plane-turns", "plane", "camera.to_world rotate:y", _I),
     _case("camera-plane-zooms", "plane", "camera.x_fov", _I),
     _case("camera-plane-principal-point", "plane", "camera.principal_point_offset_x", _I),
+    _case("camera-sky-turns", "backdrop", "camera.to_world rotate:y", _I, quick=True),
+    _case("mirror-sky-turns", "backdrop", "mirror.to_world rotate:y", _I, mirror_z=-1),
     _case("perspective-moves", "camera-perspective", "camera.to_world translate:1,0.3,0", _P, _C, quick=True),
     _case("perspective-approaches", "camera-perspective", "camera.to_world translate:z", _P, _C),
     _case("perspective-turns", "camera-perspective", "camera.to_world rotate:y", _P, _C),

@@ -132,6 +132,10 @@ MOTIONS = {
     "area light": (lambda: wall_scene("rectangle"), "light.to_world translate:x"),
     "sphere light": (lambda: wall_scene("sphere"), "light.to_world translate:z"),
     "environment turning": (lambda: wall_scene("envmap"), "light.to_world rotate:y"),
+    "camera before the sky": (
+        lambda: {"type": "scene", "sensor": camera(), "light": light("envmap")},
+        "sensor.to_world rotate:y",
+    ),
     "vertex normals": (lambda: wall_scene(wall=smooth_wall()), "wall.vertex_normals random"),
 }
 

@@ -13,12 +13,14 @@ from integrators import UnsupportedGradient
 from integrators.contours import Contours
 from integrators.errors import GradientWarning
 from integrators.warp import Kernel, direction_score, film_field, ring_centres
-from integrators.warped_film import FilmLines, FilmPoints
+from integrators.warped_film import FilmLines, FilmPoints, PixelLevel
+from pathtracer.bench.subjects import load_subject
 from pathtracer.verify import check_catalogue
-from pathtracer.verify.check import Settings, compare
+from pathtracer.verify.check import Gradient, Settings, compare
 from pathtracer.verify.motion import Motion
 from pathtracer.verify.reference import Reference
 from pathtracer.verify.statistics import Verdict
+from pathtracer.verify.subject import load_estimator, subject_of
 
 # Blocks of a tiny image hold a few silhouette pixels each: their margin is relative to the strongest block
 SETTINGS = Settings(tolerance=0.05, block_tolerance=0.15, budget=600, spp=256, reference_spp=512, blocks=2, looks=6)
@@ -105,6 +107,31 @@ def test_the_two_sides_of_a_pixel_draw_the_same_numbers() -> None:
     u = np.asarray(lines.points.u)[:, : 13 * 12 * 4].reshape(2, 12, 13, 4)  # x = const: rows, lines, samples
     assert np.ptp(u[1], axis=1).max() < 1e-5
     assert len(np.unique(u[1][:, 0].round(5))) == 12 * 4
+
+
+def test_the_level_of_a_pixel_is_the_mean_of_the_other_samples() -> None:
+    film = mi.load_dict(
+        {"type": "hdrfilm", "width": 9, "height": 7, "crop_width": 3, "crop_height": 2, "crop_offset_x": 4}
+        | {"crop_offset_y": 1, "rfilter": {"type": "box"}}
+    )
+    values = np.random.default_rng(0).random((3, 6, 5)).astype(np.float32)  # channels, pixels, samples
+    level = PixelLevel(film, mi.Spectrum(values.reshape(3, -1)))
+    others = np.asarray(level.of_others(mi.Spectrum(values.reshape(3, -1)))).reshape(3, 6, 5)
+    np.testing.assert_allclose(others, (values.sum(-1, keepdims=True) - values) / 4, rtol=1e-5)
+    at = np.asarray(level.at(mi.Point2f([4, 6, 5, 3, 7, 5], [1, 1, 2, 1, 2, 0])))
+    np.testing.assert_allclose(at[:, :3], values.mean(-1)[:, [0, 2, 4]], rtol=1e-5)
+    assert not at[:, 3:].any()
+
+
+def test_no_sample_outweighs_all_others_where_rays_meet_the_next_face_at_an_edge() -> None:
+    """Seed 1020 has a ray that starts on an edge of the cube and meets it at no distance; it gave 3000."""
+    scene, motion = load_subject("mesh-closed-turns")
+    subject = subject_of(scene)
+    bound = Motion.parse(motion).bind(subject.scene, subject.params)
+    gradient = Gradient(bound, subject.sensor, load_estimator(subject, "warped_area")[1], 4, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GradientWarning)
+        assert np.abs(gradient.forward(256, 1020)).max() < 10
 
 
 def test_divergence_on_directions_counts_the_turning_tangent_plane() -> None:
