@@ -15,6 +15,7 @@ import drjit as dr
 import mitsuba as mi
 import numpy as np
 
+from .boundary.device import upload
 from .boundary.topology import build_edges
 from .errors import UnsupportedGradient
 
@@ -125,7 +126,8 @@ class Contours:
                     remedy="use a mesh, rectangle, sphere, disk or cylinder, or edge_sampling, or finite_difference",
                 )
         self.present = set(kind.tolist())
-        self.kind, self.first = mi.UInt32(kind), mi.UInt32(first)
+        self.kind, self.first = upload(mi.UInt32, kind), upload(mi.UInt32, first)
+        self.faces, self.twin, self.jump = mi.UInt32(), mi.UInt32(), mi.Bool()
         if self.meshes:
             self._upload_faces()
 
@@ -148,7 +150,8 @@ class Contours:
         twin[side_first[pair]], twin[side_last[pair]] = side_last[pair], side_first[pair]
         jump = np.ones(3 * len(face), dtype=bool)
         jump[side_first[edges.smooth]] = jump[side_last[edges.smooth]] = False
-        self.faces, self.twin, self.jump = mi.UInt32(face.ravel().astype(np.uint32)), mi.UInt32(twin), mi.Bool(jump)
+        self.faces, self.twin = upload(mi.UInt32, face.ravel().astype(np.uint32)), upload(mi.UInt32, twin)
+        self.jump = mi.Bool(jump)
 
     def refresh(self) -> None:
         """Take over the current geometry, with its derivatives."""

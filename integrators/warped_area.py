@@ -25,10 +25,10 @@ import numpy as np
 
 from .attached import SPECULAR, SceneTraits, scene_bsdfs
 from .boundary.crossings import seen, touching
-from .boundary.device import recording
+from .boundary.device import arrays, recording, upload
 from .boundary.silhouettes import Silhouettes
 from .contours import Contours
-from .edge_sampling import camera_moves
+from .edge_sampling import camera_moves, geometry_moves
 from .errors import GradientWarning, UnsupportedGradient
 from .path_replay import PathReplay
 from .support import warn_of_hidden_motion
@@ -52,6 +52,12 @@ def _smallest_angle(spheres: mi.Float, count: mi.UInt32, p: mi.Point3f) -> mi.Fl
         angle = dr.minimum(angle, dr.gather(mi.Float, spheres, 4 * k + 3) * dr.rcp(dr.norm(centre - p)))
         k += 1
     return angle
+
+
+def lamp_spheres(scene: mi.Scene) -> mi.Float:
+    """Bounding spheres of the luminous shapes: x, y, z, radius one after the other."""
+    boxes = [shape.bbox() for shape in scene.shapes() if shape.is_emitter()]
+    return upload(mi.Float, np.ravel([(*np.asarray(b.center()), 0.5 * np.linalg.norm(b.extents())) for b in boxes]))
 
 
 def _warn(code: str, message: str, remedy: str = "use edge_sampling or finite_difference") -> None:
@@ -94,13 +100,26 @@ class WarpedArea(PathReplay):
         )
         self.edges = LeftToEdges(props, self.film_field) if bool(props.get("hybrid", False)) else None
         self._contours: tuple[mi.Scene, Contours] | None = None
+        #: Arrays of the silhouettes, at last the lamps' spheres: where `dr.freeze` looks for the inputs of a recording
+        self._arrays: list[Any] = []
         self._crossed: mi.Scene | None = None
 
     def contours(self, scene: mi.Scene) -> Contours:
         """The silhouettes of the scene, its tables built once."""
+        contours = self._tables(scene)
+        contours.refresh()
+        return contours
+
+    def _read(self, scene: mi.Scene) -> None:
+        """What is read on the host: topology once, the lamps' places as they are now."""
+        tables = self._tables(scene)
+        self._arrays = arrays([tables.kind, tables.first, tables.faces, tables.twin, tables.jump])
+        self._arrays.append(lamp_spheres(scene))
+
+    def _tables(self, scene: mi.Scene) -> Contours:
         if self._contours is None or self._contours[0] is not scene:
-            self._contours = (scene, Contours(scene))
-        self._contours[1].refresh()
+            with dr.suspend_grad():
+                self._contours = (scene, Contours(scene))
         return self._contours[1]
 
     def say_what_is_missing(self, scene: mi.Scene, sensor: mi.Sensor) -> None:
@@ -172,13 +191,11 @@ class WarpedArea(PathReplay):
         fixed = dr.opaque(mi.Float, self.warp_angle if self.warp_angle > 0 else SKY)
         if self.warp_angle > 0:
             return lambda si: fixed
-        boxes = [shape.bbox() for shape in scene.shapes() if shape.is_emitter()]
-        spheres = np.array([(*np.asarray(b.center()), 0.5 * np.linalg.norm(b.extents())) for b in boxes])
-        data = mi.Float(spheres.ravel().astype(np.float32)) if boxes else None
-        count = dr.opaque(mi.UInt32, len(boxes))
+        data = self._arrays[-1]
+        count = dr.opaque(mi.UInt32, dr.width(data) // 4)
 
         def angle(si: mi.SurfaceInteraction3f) -> mi.Float:
-            if data is None:
+            if dr.width(data) == 0:
                 return fixed
             with dr.suspend_grad():
                 return dr.clip(self.warp_share * _smallest_angle(data, count, dr.detach(si.p)), NARROWEST, WIDEST)
@@ -205,6 +222,8 @@ class WarpedArea(PathReplay):
 
     def prepare_scene(self, scene: mi.Scene, sensor: mi.Sensor, recorded: bool = False) -> None:
         """Before a step is recorded; see `EdgeSampling.prepare_scene`."""
+        if camera_moves(sensor) or geometry_moves(scene):
+            self._read(scene)
         if self.edges is not None:
             self.edges.prepare_scene(scene, sensor, recorded)
 
@@ -240,6 +259,8 @@ class WarpedArea(PathReplay):
             if not geometry:
                 return super().interior_term(mode, scene, params, sensor, seed, spp, grad_in)
             self.say_what_is_missing(scene, sensor)
+            if not recording():
+                self._read(scene)
             lines = self.film_lines(sensor, seed, spp)
 
             with dr.resume_grad():

@@ -136,7 +136,7 @@ class FilmLines:
 
 
 class PixelLevel:
-    """Mean of every pixel's samples: what flows through its sides in excess of this is all that counts (W12)."""
+    """Mean of every pixel's samples: what flows through its sides in excess of this is all that counts (W13)."""
 
     def __init__(self, film: mi.Film, value: mi.Spectrum) -> None:
         size = mi.ScalarVector2u(film.crop_size())
@@ -145,7 +145,9 @@ class PixelLevel:
         self.size = mi.ScalarVector2i(size + 2 * border)
         pixels = int(self.size[0]) * int(self.size[1])
         self.count = dr.width(value) // pixels
-        self.sum = dr.block_sum(value, self.count)
+        self.pixel = dr.arange(mi.UInt32, dr.width(value)) // dr.opaque(mi.UInt32, self.count)
+        self.sum = dr.zeros(mi.Spectrum, pixels)
+        dr.scatter_add(self.sum, value, self.pixel)
 
     def at(self, position: mi.Point2f) -> mi.Spectrum:
         """The mean of the pixel at `position`; 0 outside of the film."""
@@ -158,8 +160,7 @@ class PixelLevel:
 
     def of_others(self, value: mi.Spectrum) -> mi.Spectrum:
         """The mean of the other samples of each sample's pixel: independent of the sample."""
-        lane = dr.arange(mi.UInt32, dr.width(value))
-        total = dr.gather(mi.Spectrum, self.sum, lane // dr.opaque(mi.UInt32, self.count))
+        total = dr.gather(mi.Spectrum, self.sum, self.pixel)
         return (total - value) * dr.opaque(mi.Float, 1 / (self.count - 1)) if self.count > 1 else mi.Spectrum(0)
 
 

@@ -5,7 +5,7 @@ slides along the attached ray. A vertex therefore moves with all the vertices be
 derivatives, written out vertex by vertex, and path replay starts from the attached ray that leaves its last vertex.
 
 The light of the sky is taken for what an unhidden sky sends, less what is hidden of it: the first has no silhouettes
-and needs no warp, the second is warped (W11).
+and needs no warp, the second is warped (W12).
 """
 
 from __future__ import annotations

@@ -41,18 +41,22 @@ def shadow_scene(size: int = 16) -> Scene:
     )
 
 
-def pose_problem(**options: Any) -> Problem:
+def pose_problem(estimator: Any = "edge_sampling", **options: Any) -> Problem:
     scene = shadow_scene()
     target = View("front", scene.render(spp=16, seed=7))
     unknown = Parameter(BLOCK, space="pose", init=[2.0, 0.0, 5.0, 0.1, 0.0, -0.1], truth="scene")
-    return Problem(scene, target, unknown, estimator="edge_sampling", spp=4, **options)
+    return Problem(scene, target, unknown, estimator=estimator, spp=4, **options)
 
 
-def test_a_step_of_edge_sampling_is_recorded_once_and_replayed_with_the_numbers_of_a_traced_one() -> None:
-    latents = [pose_problem().start * scale for scale in (1.0, 0.9, 0.5)]
+@pytest.mark.filterwarnings("ignore::integrators.GradientWarning")  # hard shadows are left out without hybrid
+@pytest.mark.parametrize("estimator", ["edge_sampling", "warped_area", "warped_area hybrid"])
+def test_a_step_is_recorded_once_and_replayed_with_the_numbers_of_a_traced_one(estimator: str) -> None:
+    name, *hybrid = estimator.split()
+    properties = {"type": name} | ({"hybrid": True} if hybrid else {})
+    latents = [pose_problem(properties).start * scale for scale in (1.0, 0.9, 0.5)]
     found = []
     for freeze in (False, True):
-        objective = Objective(pose_problem(), seed=3, freeze=freeze)
+        objective = Objective(pose_problem(properties), seed=3, freeze=freeze)
         found.append([objective.evaluate(latent, step) for step, latent in enumerate(latents)])
         assert objective.recordings == int(freeze)
     for traced, replayed in zip(*found, strict=True):
