@@ -16,7 +16,9 @@ from integrators.warp import Kernel, direction_score, film_field, ring_centres
 from integrators.warped_film import FilmLines, FilmPoints, PixelLevel
 from pathtracer.bench.subjects import load_subject
 from pathtracer.verify import check_catalogue
-from pathtracer.verify.check import Gradient, Settings, compare
+from pathtracer.verify.check import compare
+from pathtracer.verify.comparison import Settings
+from pathtracer.verify.estimate import Gradient
 from pathtracer.verify.motion import Motion
 from pathtracer.verify.reference import Reference
 from pathtracer.verify.statistics import Verdict
@@ -131,7 +133,7 @@ def test_no_sample_outweighs_all_others_where_rays_meet_the_next_face_at_an_edge
     gradient = Gradient(bound, subject.sensor, load_estimator(subject, "warped_area")[1], 4, 5)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GradientWarning)
-        assert np.abs(gradient.forward(256, 1020)).max() < 10
+        assert np.abs(gradient.gradient_image(256, 1020)).max() < 10
 
 
 def test_divergence_on_directions_counts_the_turning_tangent_plane() -> None:
