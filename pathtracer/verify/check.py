@@ -186,13 +186,14 @@ def _plan(
 def _step_too_large(test: Equivalence) -> bool:
     """Whether the range that the step leaves keeps a comparison open, or will.
 
-    With a range in proportion to ε and a variance of the differences in proportion to 1/ε, the fewest samples decide
-    when the range is half of the noise to either side of it, a third of the margin where there is no difference. More
-    is too much. The range's own standard error is at most 0.26 of that of the differences, so that a quarter of the
-    noise, which is several of their standard errors, is not mistaken for a range.
+    With a range R in proportion to ε and a variance of the differences in proportion to 1/(n ε), R and the noise to
+    either side of it come below a margin with n ∝ 1 / ((1 - R)² R) samples, R in units of the margin. Half the step
+    needs fewer from R = (√2 - 1) / (√2 - 1/2) = 0.45 on, where the noise is R / 0.83. The range's own standard error is
+    at most 0.26 of that of the differences, so that a quarter of the noise, which is several of their standard errors,
+    is not mistaken for a range.
     """
     noise = (test.high - test.low - test.spread) / 2
-    return test.spread > max(noise / 4, min(noise / 2, test.margin / 3))
+    return test.spread > max(noise / 4, min(0.83 * noise, 0.45 * test.margin))
 
 
 def _noise(found: Sequence[Quantities], open_tests: Sequence[Equivalence]) -> dict[str, float]:
