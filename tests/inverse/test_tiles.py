@@ -160,6 +160,14 @@ def test_adam_finds_materials_and_light_in_tiles() -> None:
     assert all(row.error is not None and row.error < 0.03 for row in result.recovered), result.recovered
 
 
+def test_steps_without_a_check_before_are_in_tiles_too() -> None:
+    from pathtracer.inverse.solvers.adam import Adam
+
+    objective = Objective(two_views(), seed=3)
+    move = next(Adam(iterations=2, tiles=2, tile_size=8).steps(objective))
+    assert isinstance(objective.tiles, Tiles) and move.rescaled
+
+
 @pytest.mark.skipif("'llvm' not in __import__('mitsuba').variant()", reason="the order of sums on a GPU is not fixed")
 def test_going_on_remembers_where_gradients_were_large(one_thread) -> None:
     def run(state: dict[str, np.ndarray] | None = None) -> Estimation:

@@ -117,6 +117,8 @@ class Adam:
             objective.tiles = Tiles(objective.problem, self.tiles, self.tile_size, self.focus)
 
     def _begin(self, objective: Objective) -> None:
+        if objective.tiles is None:
+            self.check(objective)
         self._tiles = objective.tiles
         n = objective.start.size
         self._u = objective.start.copy()

@@ -73,7 +73,7 @@ class LeastSquares:
         precision: standard error that renders may leave in a number: relative (log), of its odds (logit, times 1.5),
             of a quarter of its range (box), in half radians and half sizes of the scene (motions).
         coarse: "auto" starts with blurred pictures where things move, "never" does not, "always" does.
-        stop: "auto" ends by statistics, "never" uses the whole budget.
+        stop: "auto" ends by statistics, "never" uses the whole budget, without the look for another minimum at the end.
     """
 
     iterations: int = 60
