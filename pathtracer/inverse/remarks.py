@@ -59,15 +59,22 @@ def _bounds(run: Estimation) -> list[str]:
 
 
 def _drowned(run: Estimation) -> list[str]:
-    """Unknowns whose gradient was smaller than its noise from the first steps on."""
+    """Unknowns whose gradient was smaller than its noise from the first steps on.
+
+    Noise is what differs from one step to the next (von Neumann's estimate of a variance), and the square of the
+    gradient itself the mean product of two that follow each other, whose noises are independent. Over all steps, a
+    gradient that changes sign because the unknown passes its goal would look like noise.
+    """
     first = [step for step in run.history if step.index < FIRST_STEPS and not step.skipped]
     if run.solver.name not in ("adam", "large-steps") or len(first) < FIRST_STEPS // 2:
         return []
     names = []
     for unknown in run.problem.unknowns:
         g = np.array([step.gradients.get(unknown.name, []) for step in first])
-        if g.size and np.any(g) and np.all(np.abs(g.mean(axis=0)) < g.std(axis=0)):
-            names.append(unknown.name)
+        if g.size and np.any(g):
+            noise, square = np.mean(np.diff(g, axis=0) ** 2, axis=0) / 2, np.mean(g[1:] * g[:-1], axis=0)
+            if np.all(square < noise):
+                names.append(unknown.name)
     if not names:
         return []
     return [
