@@ -60,6 +60,8 @@ def test_a_fault_is_named_once_with_a_remedy(told: list[str], code: str) -> None
 SWING = 20 * np.sin(np.linspace(0, 2 * np.pi, FIRST_STEPS))[:, None]
 
 
-@pytest.mark.parametrize("told", [run(NOISE + 5), run(NOISE + SWING), run(NOISE, solver="least-squares"), run(NOISE + 5, held_out=0.02)])
+@pytest.mark.parametrize(
+    "told", [run(NOISE + 5), run(NOISE + SWING), run(NOISE, solver="least-squares"), run(NOISE + 5, held_out=0.02)]
+)
 def test_nothing_is_said_where_nothing_is_wrong(told: list[str]) -> None:
     assert told == []
