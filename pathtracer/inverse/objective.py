@@ -19,7 +19,7 @@ from ..errors import EnvironmentFault
 from .parameters import to_device
 from .problem import PreparedView, Problem
 from .rendering import PASS_SAMPLES, FrozenProgram, Samples
-from .sights import blurred
+from .sights import BlurredTargets, widths
 from .weights import PILOT, NoiseMap
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 _OUT_OF_MEMORY = re.compile(r"out of memory|bad_alloc|could not allocate|allocation failed", re.IGNORECASE)
 _PRIMAL_A, _PRIMAL_B, _ADJOINT, _ORDER = range(4)
 _SPLIT, _TILES = 32, 33
-#: Widths of the Gaussians, in shares of the pictures' smaller side, and the least one in pixels.
-BLURS = (0.12, 0.05, 0.02)
-_NARROWEST = 0.7
 
 
 def derive_seed(run: int, step: int, view: int, purpose: int) -> int:
@@ -105,10 +102,9 @@ class Objective:
         self.weights = {v.view.name: v.target.weight for v in problem.fitted}
         self._pass_samples = PASS_SAMPLES
         self._programs: dict[tuple[str, Samples, bool], FrozenProgram] = {}
-        self._blur = 0.0
         #: batches of pixels, None for whole pictures
         self.tiles: Tiles | None = None
-        self._blurred: dict[str, Any] = {}
+        self._blurred = BlurredTargets(problem.loss)
         self._linearizer: Linearizer | None = None
         self._balanced = False
         #: samples of each term of the estimator over those of an equal split, once they were balanced
@@ -187,7 +183,7 @@ class Objective:
         share = sum(v.weight for v in views) or 1.0
         total = Evaluation(0.0, 0.0, np.zeros_like(latent))
         variance = 0.0
-        if self.tiles is not None and not self._blur:
+        if self.tiles is not None and not self._blurred.share:
             variance = self._in_tiles(self.tiles, latent, step, spp, total, chosen, share)
         else:
             for index, view in zip(chosen, views, strict=True):
@@ -324,7 +320,7 @@ class Objective:
                 view.sensor,
                 target.image,
                 self.weights[view.view.name] if view.window is None else target.weight,
-                self._layers(view),
+                self._blurred.layers(view),
                 dr.detach(gain),
                 [dr.opaque(mi.UInt32, s) for s in seeds],
             )
@@ -357,7 +353,7 @@ class Objective:
         warnings.warn(text, stacklevel=2)
 
     def _program(self, view: PreparedView, samples: Samples) -> FrozenProgram:
-        coarse = self._blur > 0
+        coarse = self._blurred.share > 0
         key = (view.shape, samples, coarse)
         if key not in self._programs:
             problem = self.problem
@@ -380,24 +376,11 @@ class Objective:
         if coarse == "never" or (coarse == "auto" and not any(moves)):
             return ()
         size = min(min(v.view.height, v.view.width) for v in self.problem.fitted)
-        return tuple(share for share in BLURS if share * size >= _NARROWEST)
+        return widths(size)
 
     def blur(self, share: float) -> None:
         """See the pictures through a Gaussian of this share of their smaller side from now on; 0: as they are."""
-        self._blur = share
-        self._blurred = {}
-
-    def _layers(self, view: PreparedView) -> list[Any]:
-        if not self._blur:
-            return list(view.target.layers)
-        name = view.view.name
-        if name not in self._blurred:
-            size = min(view.view.height, view.view.width)
-            finest = max(_NARROWEST, BLURS[-1] * size)
-            image = np.array(view.target.image, np.float64)
-            layer = blurred(image, view.view.weight, self.problem.loss, self._blur * size, finest)
-            self._blurred[name] = layer.on_device()
-        return [self._blurred[name]]
+        self._blurred = BlurredTargets(self.problem.loss, share)
 
 
 def _gradient(leaf: Any) -> np.ndarray:

@@ -14,16 +14,23 @@ take in both; and noise of single pixels averages out in coarse ones.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .losses import Loss
 from .parameters import to_device
 
+if TYPE_CHECKING:
+    from .problem import PreparedView
+
 Array = np.ndarray
 #: Cells of a pyramid end where a side has fewer than this.
 FEWEST = 4
+#: Widths of the Gaussians through which solvers see pictures at first, in shares of the pictures' smaller side, and the
+#: least one in pixels.
+BLURS = (0.12, 0.05, 0.02)
+NARROWEST = 0.7
 #: Values per standard deviation of a Gaussian: closer ones would tell nothing new.
 _DENSE = 2.0
 
@@ -116,6 +123,32 @@ def blurred(image: Array, mask: Array, loss: Loss, sigma: float, finest: float) 
     step = max(1, int(finest / _DENSE))
     height, width = image.shape[:2]
     return make_layer(gaussians(height, sigma, step), gaussians(width, sigma, step), image, mask, loss)
+
+
+def widths(size: int) -> tuple[float, ...]:
+    """Those of `BLURS` that are wide enough to matter, descending, where the smaller side has `size` pixels."""
+    return tuple(share for share in BLURS if share * size >= NARROWEST)
+
+
+class BlurredTargets:
+    """Targets of views, as layers, through a Gaussian of this share of their smaller side; 0: as the loss has them."""
+
+    def __init__(self, loss: Loss, share: float = 0.0) -> None:
+        self.loss = loss
+        self.share = share
+        self._made: dict[str, tuple[Any, ...]] = {}
+
+    def layers(self, view: PreparedView) -> list[Any]:
+        """On the device, as a recording takes them; made when a view is first asked for."""
+        if not self.share:
+            return list(view.target.layers)
+        name = view.view.name
+        if name not in self._made:
+            size = min(view.view.height, view.view.width)
+            image = np.array(view.target.image, np.float64)
+            finest = max(NARROWEST, BLURS[-1] * size)
+            self._made[name] = blurred(image, view.view.weight, self.loss, self.share * size, finest).on_device()
+        return [self._made[name]]
 
 
 def mean_loss(loss: Loss, a: Array, b: Array, target: Array, mask: Array) -> float:

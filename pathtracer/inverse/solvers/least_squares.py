@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import UsageError
+from ..sights import widths
 from . import Move, normal
 from .normal import Array, Layout, Normal
 from .twin import elsewhere
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 #: More numbers than this make derivative images cost more than adjoints.
 MOST = 64
-#: Widths of the Gaussian, in shares of the pictures' smaller side, where things move.
-_BLURS = (0.12, 0.05, 0.02)
 #: Seen through it, directions that the pictures respond to less than by this share of the most are held back: what is
 #: far off shall move there, and not turn or come nearer instead because that shifts its shadow a little, too.
 _HOLD = 0.1
@@ -121,7 +120,7 @@ class LeastSquares:
         self._columns = 0.0
         size = min(min(s) for s in problem.shapes)
         wide = self.coarse == "always" or (self.coarse == "auto" and bool(np.any(problem.geometry)))
-        self._levels = [f * size for f in _BLURS if f * size >= 0.7] + [0.0] if wide else [0.0]
+        self._levels = [share * size for share in widths(size)] + [0.0] if wide else [0.0]
         self._level = 0
         self._a = self._b = np.zeros((0, 0))
         self._sum_a, self._sum_b, self._sum_u, self._sum_w = np.zeros(0), np.zeros(0), np.zeros(n), 0.0
