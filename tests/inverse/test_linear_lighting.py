@@ -13,7 +13,7 @@ from pathtracer.errors import UsageError
 from pathtracer.inverse import Estimation, Parameter, Problem, estimate
 from pathtracer.inverse.objective import Objective
 from pathtracer.inverse.solvers import choose
-from pathtracer.inverse.solvers.linear_lighting import _bounded, _smoothness
+from pathtracer.inverse.solvers.quadratic import bounded, sphere_smoothness
 from pathtracer.scenes import Scene
 
 SIZE = 20
@@ -206,11 +206,11 @@ def test_bounded_squares_agree_with_scipy() -> None:
         t = rng.normal(size=2 * n)
         low, high = np.zeros(n), np.where(rng.random(n) < 0.3, 0.1, np.inf)
         expected = lsq_linear(M, t, bounds=(low, high), method="bvls", tol=1e-14).x
-        np.testing.assert_allclose(_bounded(M.T @ M, M.T @ t, low, high), expected, atol=1e-6)
+        np.testing.assert_allclose(bounded(M.T @ M, M.T @ t, low, high), expected, atol=1e-6)
 
 
 def test_smoothness_charges_nothing_for_a_constant_map() -> None:
-    L = _smoothness((6, 12))
+    L = sphere_smoothness((6, 12))
     assert np.abs(L @ np.ones(72)).max() < 1e-9
     assert np.linalg.eigvalsh(L)[1] > 0
     assert rgb(1, 2, 3)["value"] == [1, 2, 3]

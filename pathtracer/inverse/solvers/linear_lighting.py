@@ -18,7 +18,7 @@ is. Of texels the penalty, not the noise, decides; background that shows them wi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from ...errors import UsageError
 from ..parameters import ArrayUnknown
 from . import Move, normal
 from .normal import Array, Layout
+from .quadratic import bounded, solver, sphere_smoothness
 
 if TYPE_CHECKING:
     from ..linearize import Linearizer
@@ -296,7 +297,7 @@ class LinearLighting:
         column = 0
         for part in self._parts:
             if part.shape is not None:
-                L[column : column + part.count, column : column + part.count] = _smoothness(part.shape)
+                L[column : column + part.count, column : column + part.count] = sphere_smoothness(part.shape)
             column += part.count
         return L
 
@@ -311,7 +312,7 @@ class LinearLighting:
         probes = np.sign(np.random.default_rng(0).normal(size=(len(L), 8)))
         terms = []
         for strength in self._scale(A, L) * _STRENGTHS:
-            solve = _solver(A + strength * L)
+            solve = solver(A + strength * L)
             x = np.clip(solve(g), 0, None)
             # degrees of freedom from random signs (Hutchinson 1990)
             freedom = float(np.mean((probes * (A @ solve(probes))).sum(axis=0))) / used
@@ -342,7 +343,7 @@ class LinearLighting:
             A, g, _ = self._equations(weight, self._sums, self._rest, target, c)
             gradient[c] = 2 * (A @ before[c] - g) * before[c]
             H = A if L is None else A + self._weight_of_penalty(A, L) * L
-            x[c] = _bounded(H, g, low[c], high[c])
+            x[c] = bounded(H, g, low[c], high[c])
         if L is not None:
             moved = np.linalg.norm(x - before, axis=1) / np.maximum(np.linalg.norm(x, axis=1), 1e-30)
             precise = bool(np.all(moved < _SETTLED))
@@ -456,7 +457,7 @@ class LinearLighting:
                 A, g, square = self._equations(weight, self._sums, self._rest, p.target.T, c)
                 used = max(int(np.count_nonzero(weight[c])) - self._columns // 4, 1)
                 misfit = max(square - 2 * x[c] @ g + x[c] @ A @ x[c], 0.0) / used
-                inverse = _solver(A + self._weight_of_penalty(A, L) * L)(np.eye(len(A)))
+                inverse = solver(A + self._weight_of_penalty(A, L) * L)(np.eye(len(A)))
                 index = self._index(c)
                 self._covariance[np.ix_(index, index)] = inverse * misfit / np.outer(x[c], x[c])
         x = self._values(self._latent)
@@ -527,72 +528,3 @@ def _parts(objective: Objective) -> list[_Part]:
         parts.append(_Part(piece.size // 3, first, prefixes, shape, unit))
         first += piece.size
     return parts
-
-
-def _solver(H: Array) -> Callable[[Array], Array]:
-    """H⁻¹ for a symmetric matrix; where noise has made it indefinite, as much of the identity is added as it takes."""
-    from scipy.linalg import LinAlgError, cho_factor, cho_solve
-
-    size = max(float(np.trace(H)) / len(H), 1e-30)
-    ridge = 1e-8 * size
-    while True:
-        try:
-            factor = cho_factor(H + ridge * np.eye(len(H)))
-        except LinAlgError:
-            ridge *= 20
-            continue
-        return lambda b: cho_solve(factor, b)
-
-
-def _bounded(H: Array, g: Array, low: Array, high: Array) -> Array:
-    """argmin ½ xᵀHx - gᵀx within bounds.
-
-    By block pivoting (Kim and Park 2011), which needs a few solutions where few numbers end on their bounds; where it
-    does not end, by SciPy.
-    """
-    from scipy.linalg import cholesky, solve_triangular
-    from scipy.optimize import lsq_linear
-
-    free = np.ones(len(g), bool)
-    x = np.zeros(len(g))
-    for _ in range(60):
-        rhs = g - H[:, ~free] @ x[~free]
-        if np.any(free):
-            x[free] = _solver(H[np.ix_(free, free)])(rhs[free])
-        slope = H @ x - g
-        margin = 1e-10 * float(np.abs(g).max(initial=1e-30))
-        beyond = free & ((x < low) | (x > high))
-        inward = ~free & (((x <= low) & (slope < -margin)) | ((x >= high) & (slope > margin)))
-        if not np.any(beyond | inward):
-            return x
-        x[beyond] = np.clip(x, low, high)[beyond]
-        free = (free & ~beyond) | inward
-    ridge = 1e-9 * float(np.trace(H)) / len(H)
-    ridge += max(0.0, -float(np.linalg.eigvalsh(H)[0])) * 1.01
-    L = cholesky(H + ridge * np.eye(len(H)), lower=True)
-    return np.asarray(lsq_linear(L.T, solve_triangular(L, g, lower=True), bounds=(low, high), method="bvls").x)
-
-
-def _smoothness(shape: tuple[int, int]) -> Array:
-    """The quadratic form of squared gradients on the sphere, for a latitude-longitude grid of (rows, columns) texels.
-
-    Neighbours along a parallel count by 1/sin θ (they are close near the poles), along a meridian by sin θ; the texels
-    of a pole, which are one point, are tied together.
-    """
-    rows, columns = shape
-    index = np.arange(rows * columns).reshape(rows, columns)
-    theta = np.pi * np.arange(rows) / max(rows - 1, 1)
-    ratio = (2 * np.pi / columns) / (np.pi / max(rows - 1, 1))
-    L = np.zeros((rows * columns, rows * columns))
-
-    def tie(i: Array, j: Array, w: Array) -> None:
-        np.add.at(L, (i, i), w)
-        np.add.at(L, (j, j), w)
-        np.add.at(L, (i, j), -w)
-        np.add.at(L, (j, i), -w)
-
-    along = np.clip(1 / np.maximum(np.sin(theta), 1e-6) / ratio, 0, 20.0)
-    tie(index.ravel(), np.roll(index, -1, axis=1).ravel(), np.repeat(along, columns))
-    middle = np.sin(0.5 * (theta[1:] + theta[:-1])) * ratio
-    tie(index[:-1].ravel(), index[1:].ravel(), np.repeat(middle, columns))
-    return L
