@@ -62,7 +62,7 @@ def picture(subject: Subject, spp: int, seed: int = 90210) -> np.ndarray:
 
 def truths(subject: Subject) -> list[np.ndarray]:
     """The scene's own values of what is unknown."""
-    from pathtracer.inverse.parameters import as_numpy
+    from pathtracer.inverse.arrays import as_numpy
 
     scene = load(subject)
     values = [as_numpy(scene.params[key]) for key, _ in subject.unknown]

@@ -61,7 +61,7 @@ class TorchRender:
         import drjit as dr
         import mitsuba as mi
 
-        from .inverse.parameters import as_numpy
+        from .inverse.arrays import as_numpy
 
         self.scene, self.spp, self.grad_spp, self.seed = scene, spp, grad_spp or spp, seed
         asked = [keys] if isinstance(keys, str) else list(keys)
@@ -86,7 +86,7 @@ class TorchRender:
         """The scene's present value of a parameter, float32, in the shape that calls expect."""
         import torch
 
-        from .inverse.parameters import as_numpy
+        from .inverse.arrays import as_numpy
 
         array = as_numpy(self.scene.params[key])
         if key in self._padded:
@@ -147,7 +147,7 @@ class TorchRender:
         import drjit as dr
         import mitsuba as mi
 
-        from .inverse.parameters import from_flat, is_transform
+        from .inverse.arrays import from_flat, is_transform
 
         flat = mi.Float(value.array if dr.is_tensor_v(value) else value)
         shape, kind = self._stored[key], self._kinds[key]

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import Diverged, PathtracerError, UsageError
+from .arrays import to_device
 from .objective import Objective, derive_seed
-from .parameters import to_device
 from .problem import Problem
 from .remarks import remarks
 from .result import FEW, Recovered, Result, Step

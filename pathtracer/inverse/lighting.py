@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, UsageError, nearest_names
-from .parameters import as_numpy, to_scene
+from .arrays import as_numpy, to_scene
 
 if TYPE_CHECKING:
     from ..scenes import Scene

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .arrays import to_device
 from .losses import Huber, Loss
-from .parameters import ArrayUnknown, to_device
+from .parameters import ArrayUnknown
 from .rendering import _OPAQUE_CAMERAS, FrozenProgram, _fields
 from .view_unknowns import GAINS, PREFIX
 from .weights import weights_of

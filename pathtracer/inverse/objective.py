@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import EnvironmentFault
-from .parameters import to_device
+from .arrays import to_device
 from .problem import PreparedView, Problem
 from .rendering import PASS_SAMPLES, FrozenProgram, Samples
 from .sights import BlurredTargets, widths

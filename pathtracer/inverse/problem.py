@@ -15,9 +15,10 @@ from integrators import ESTIMATORS, PHENOMENA, GradientWarning
 
 from ..capture import View
 from ..errors import InputError, UsageError, nearest_names
+from .arrays import to_device
 from .lighting import Switchboard, find_emitters, require_light
 from .losses import Loss, make_loss
-from .parameters import Parameter, Unknown, resolve, to_device
+from .parameters import Parameter, Unknown, resolve
 from .rendering import PASS_SAMPLES, Samples, Target
 from .sights import level_count, pyramid
 from .view_unknowns import GAINS, describe, is_view_key, key_of, resolve_views
@@ -239,7 +240,7 @@ class Problem:
 
     def settle(self, latent: np.ndarray) -> None:
         """Write latent numbers into the scene for good: no gradients, all lights on."""
-        from .parameters import to_scene
+        from .arrays import to_scene
 
         self.lights.restore()
         for key, value in self.values(latent).items():

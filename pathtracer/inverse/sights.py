@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .arrays import to_device
 from .losses import Loss
-from .parameters import to_device
 
 if TYPE_CHECKING:
     from .problem import PreparedView

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UsageError
-from .parameters import to_device
+from .arrays import to_device
 from .rendering import Target
 
 if TYPE_CHECKING:

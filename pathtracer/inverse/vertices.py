@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UsageError
+from .arrays import as_numpy, from_flat
 from .filters import MeshFilter, weld
-from .parameters import Parameter, Unknown, as_numpy, from_flat
+from .parameters import Parameter, Unknown
 
 if TYPE_CHECKING:
     from ..scenes import Scene

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .parameters import to_device
+from .arrays import to_device
 from .rendering import Target
 
 #: Pairs of renders before the first weights: a variance from 8 pairs is good to about 50 %.

@@ -41,7 +41,7 @@ def export_gltf(scene: Scene, values: Mapping[str, np.ndarray], path: str | Path
         import trimesh
     except ImportError as error:
         raise EnvironmentFault("trimesh is not installed", remedy='pip install "pathtracer[gltf]"') from error
-    from pathtracer.inverse.parameters import to_scene
+    from pathtracer.inverse.arrays import to_scene
 
     for key, value in values.items():
         scene.params[key] = to_scene(value, scene.params[key])

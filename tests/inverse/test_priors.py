@@ -9,9 +9,9 @@ from tiny_scenes import corner, reference, rgb
 from pathtracer.capture import View
 from pathtracer.errors import UsageError
 from pathtracer.inverse import Estimation, Parameter, Problem
+from pathtracer.inverse.arrays import as_numpy
 from pathtracer.inverse.filters import Filter, GridFilter, MeshFilter, laplacian
 from pathtracer.inverse.objective import Objective
-from pathtracer.inverse.parameters import as_numpy
 from pathtracer.inverse.priors import Prior
 from pathtracer.inverse.spaces import Box, Identity, Log, Logit
 from pathtracer.scenes import Scene

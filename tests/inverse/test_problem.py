@@ -13,8 +13,8 @@ from integrators import GradientWarning
 from pathtracer.capture import View
 from pathtracer.errors import InputError, UsageError
 from pathtracer.inverse import Parameter, Problem
+from pathtracer.inverse.arrays import as_numpy
 from pathtracer.inverse.objective import Evaluation, Objective
-from pathtracer.inverse.parameters import as_numpy
 from pathtracer.verify.gradients import gradient_image
 from pathtracer.verify.motion import Motion
 

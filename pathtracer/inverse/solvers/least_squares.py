@@ -370,7 +370,7 @@ class LeastSquares:
         move.estimate = self._answer.copy()
 
     def _load_kept(self, kept: Mapping[str, np.ndarray]) -> None:
-        from ..parameters import to_device
+        from ..arrays import to_device
 
         self._load(kept)
         kind = {name: type(w) for name, w in self._objective.weights.items()}
