@@ -102,7 +102,7 @@ def warped_head(
         d_warped = dr.normalize(d + shift)
         value = bsdf.eval(ctx, si, si.to_local(d_warped), active & ~delta) * dr.rcp(bs.pdf) * (1 + divergence)
         if sky:
-            smooth = active & ~delta
+            smooth = active & ~delta & _true_side(fixed, d)
             mis = dr.detach(mis_weight(bs.pdf, sky.pdf(scene, fixed, d, smooth)))
             plain = bsdf.eval(ctx, si, si.to_local(d), smooth) * dr.rcp(bs.pdf)
             seen = plain * sky.radiance(d, ray.wavelengths, smooth)
@@ -146,7 +146,9 @@ def _emitter_sample(
     result = mi.Spectrum(0)
     if traits.has_other_emitters:
         smooth = active & ~ds.delta
-        of_sky = smooth & (ds.emitter == mi.EmitterPtr(sky.emitter)) if sky else mi.Bool(False)
+        of_sky = mi.Bool(False)
+        if sky:
+            of_sky = smooth & (ds.emitter == mi.EmitterPtr(sky.emitter)) & _true_side(fixed, ds.d)
         with dr.suspend_grad():
             mis = mis_weight(ds.pdf, bsdf.pdf(ctx, fixed, fixed.to_local(ds.d), smooth)) * dr.rcp(ds.pdf)
         counts = smooth & (blocked == of_sky)
@@ -170,3 +172,13 @@ def _emitter_sample(
         ds_point, weight = scene.sample_emitter_direction(si, u, False, point)
         result += dr.select(point, bsdf.eval(ctx, si, si.to_local(ds_point.d), point) * weight, 0)
     return result
+
+
+def _true_side(si: mi.SurfaceInteraction3f, d: mi.Vector3f) -> mi.Bool:
+    """Whether d lies on the side of the surface (that of the eye, or the other) on which its shading normal has it.
+
+    If not, a body blocks the view with what is beside the point itself, as near as one likes: the sky would be hidden
+    at any speed.
+    """
+    shading = mi.Frame3f.cos_theta(si.to_local(d)) * mi.Frame3f.cos_theta(si.wi)
+    return dr.dot(si.n, d) * dr.dot(si.n, si.to_world(si.wi)) * shading > 0
