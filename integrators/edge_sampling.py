@@ -39,13 +39,13 @@ from .boundary.film import FilmSplat
 from .boundary.guiding import Cells, Guide, blank, film_key
 from .boundary.horizons import Horizons, SmoothFaces, horizon_term, smooth_meshes
 from .boundary.indirect import indirect_shadow_term, indirect_term
-from .boundary.lights import AREA, SKY, Lights, LightTables, light_key, scene_extent
+from .boundary.lights import AREA, DELTA, SKY, Lights, LightTables, light_key, scene_extent
 from .boundary.limits import CROSSING_INDIRECT, Limit, boundary_limits
 from .boundary.primary import WORTH_GUIDING, primary_term, transparent
 from .boundary.receivers import receiver_term
 from .boundary.shadow import shadow_term
 from .boundary.silhouettes import Silhouettes, scene_key
-from .boundary.sky import sky_term
+from .boundary.sky import SKY_SHADOW, sky_shadow_term, sky_term
 from .boundary.specular import specular_term
 from .boundary.stream import Stream
 from .boundary.tables import SceneTables
@@ -56,7 +56,7 @@ from .specular_chain import purely_specular
 #: Kinds of arrays in a checkpoint, before the name of the term.
 _KINDS = ("share ", "mean ", "cumulative ")
 #: Samples of a term over those of the call, where they are fewer: a segment on the film that finds nothing is cheap
-_SHARES = {"crossing": 0.125, "horizon": 0.25}
+_SHARES = {"crossing": 0.125, "horizon": 0.25, "sky shadow": SKY_SHADOW}
 
 
 class EdgeSampling(PathReplay):
@@ -185,6 +185,7 @@ class EdgeSampling(PathReplay):
         elements = {"shadow": (size * len(tables.kinds), directions)}
         if SKY in tables.kinds and not beyond:
             elements["sky"] = (size, True)
+            elements["sky shadow"] = (size * len(tables.kinds), True)
         if size + topology.lines.size >= WORTH_GUIDING:
             elements["primary"] = (size + topology.lines.size, False)
         if self.indirect and self.max_depth >= 3:
@@ -243,6 +244,7 @@ class EdgeSampling(PathReplay):
         if self.shadow and self.max_depth >= 2:
             terms.append(("shadow", self._boundary(self._shadow), self.shadow_spp))
             terms.append(("sky", self._boundary(self._sky), self.shadow_spp))
+            terms.append(("sky shadow", self._boundary(self._sky_shadow), self.shadow_spp))
         if self.indirect and self.max_depth >= 3:
             terms.append(("indirect shadow", self._boundary(self._indirect_shadow), self.indirect_spp))
             terms.append(("indirect", self._boundary(self._indirect), self.indirect_spp))
@@ -332,14 +334,22 @@ class EdgeSampling(PathReplay):
 
     def _shadow(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
         lights = Lights(scene, self._extent, self._lights)
-        if all(kind == SKY for kind in lights.kinds) and not transparent(scene):
+        kinds = (DELTA, AREA, SKY) if transparent(scene) else (DELTA, AREA)  # (E7) looks through masks
+        if not any(kind in kinds for kind in lights.kinds):
             return nothing(FilmSplat(sensor), mode)
-        return shadow_term(self, mode, scene, curves, lights, sensor, _mix(seed, 2), *rest)
+        spp, grad_in = rest
+        return shadow_term(self, mode, scene, curves, lights, sensor, _mix(seed, 2), spp, grad_in, kinds)
 
     def _sky(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
-        if scene.environment() is None or transparent(scene):  # (E7) looks through masks, and is used for them
+        if scene.environment() is None or transparent(scene):  # then (E7) takes it all
             return nothing(FilmSplat(sensor), mode)
         return sky_term(self, mode, scene, curves, self._extent, sensor, _mix(seed, 5), *rest)
+
+    def _sky_shadow(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
+        if scene.environment() is None or transparent(scene):
+            return nothing(FilmSplat(sensor), mode)
+        lights = Lights(scene, self._extent, self._lights)
+        return sky_shadow_term(self, mode, scene, curves, lights, sensor, _mix(seed, 10), *rest)
 
     def _indirect_shadow(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
         lights = Lights(scene, self._extent, self._lights)

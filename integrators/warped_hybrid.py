@@ -66,7 +66,7 @@ class LeftToEdges(EdgeSampling):
         if DELTA not in lights.kinds:
             return nothing(FilmSplat(sensor), mode)
         spp, grad_in = rest
-        return shadow_term(self, mode, scene, curves, lights, sensor, seed, spp, grad_in, extended=False)
+        return shadow_term(self, mode, scene, curves, lights, sensor, seed, spp, grad_in, (DELTA,))
 
     def _say(self, limits: list[Limit]) -> None:
         super()._say([limit for limit in limits if limit[0] in LIMITS])

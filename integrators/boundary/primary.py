@@ -24,10 +24,14 @@ from .film import FilmSplat
 from .guiding import Numbers
 from .silhouettes import Silhouettes, classify
 from .stream import Stream
+from .tables import UNIFORM
 
 #: Distance of the two rays from the curve, in pixels, plus what float32 film positions need on a large film.
 SIDE_PIXELS = 2e-3
 SIDE_RELATIVE = 3e-6
+
+#: Share of the samples of a crease between almost coplanar faces, over that of a silhouette of the same length.
+FAINTEST = 0.1
 
 #: The projected length is a good density already, unless many elements are hidden or show no contrast.
 WORTH_GUIDING = 256
@@ -114,13 +118,16 @@ class PrimaryCurves:
 
     def _edges(self, curves: Silhouettes, camera: FilmMap, film: FilmSplat) -> mi.Float:
         a, e, c0, c1, flags = curves.all_edges()
-        candidate = mi.Bool(True)
-        if not camera.needs_aperture:
-            silhouette, crease = classify(camera.view().toward(a), e, c0, c1, flags)
-            candidate = silhouette | crease
         length, t0, t1 = clipped_length(camera, film, a, mi.Point3f(a + e))
         self.ranges.append((t0, t1))
-        return dr.select(candidate, length, 0)
+        if camera.needs_aperture:
+            return length
+        silhouette, crease = classify(camera.view().toward(a), e, c0, c1, flags)
+        n0, n1 = dr.normalize(dr.cross(e, c0)), dr.normalize(dr.cross(c1, e))
+        bend = dr.minimum(dr.norm(n1 - n0), 1)
+        faint = crease & ((flags & UNIFORM) != 0) & dr.isfinite(bend)
+        contrast = dr.select(faint, dr.lerp(FAINTEST, 1, bend), 1)
+        return dr.select(silhouette | crease, length * contrast, 0)
 
     def _lines(self, curves: Silhouettes, camera: FilmMap, film: FilmSplat) -> mi.Float:
         lines = curves.topology.lines

@@ -17,7 +17,7 @@ Source: design of this project; the planar special case is in Loubet et al. 2019
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import drjit as dr
@@ -123,14 +123,17 @@ def shadow_term(
     seed: Any,
     spp: int,
     grad_in: mi.TensorXf | None,
-    extended: bool = True,
+    kinds: Sequence[int] = (DELTA, AREA),
+    share: Callable[..., mi.Float] | None = None,
 ) -> mi.TensorXf | None:
     """One launch of the boundary term of directly lit receivers that the camera sees directly.
 
     Args:
         spp: samples per pixel of the crop; they are spread over lights and curves.
         grad_in: adjoint image in backward mode.
-        extended: whether lights with an extent take part.
+        kinds: of the lights that take part.
+        share: (receiver, its normal, curve point, direction from one to the other, aperture, active) -> the share of
+            the sky's light that another term takes.
 
     Returns:
         The derivative image in forward mode.
@@ -174,18 +177,19 @@ def shadow_term(
         if not see_through:
             to_x, _ = camera.ray(u, aperture)
             active &= visible(scene, mi.Ray3f(to_x), x, False, active)
-        weight = dr.select(active, dr.rcp(probability * numbers.density), 0)
+        part = mi.Float(1)
+        if share is not None:
+            part -= share(x, receiver.n, p_B, -d, aperture, active)
+        weight = dr.select(active, part * dr.rcp(probability * numbers.density), 0)
         dr.eval(u, normal, perp, weight, active, numbers.cell, dr.detach(y))
         jump, wavelengths = direct_jump(integrator, scene, camera, film, u, normal, aperture, y, size, active)
         return Contribution(u, motion, jump, weight, dr.norm(perp), None, wavelengths)
 
     with dr.suspend_grad():
         size = lights.extent
-        sky = transparent(scene)
-        kinds = (DELTA, AREA, SKY)[: 1 + extended + (extended and sky)]
         spread = any(kind in kinds for kind in lights.kinds if kind != DELTA)
         where = ShadowCurves(curves, lights, kinds)
-        memory = integrator.memory("shadow")
+        memory = integrator.memory("shadow" if share is None else "sky shadow")
         return estimate(evaluate, mode, film, seed, film.pixels * spp, where.choice, spread, memory, grad_in)
 
 

@@ -7,9 +7,12 @@ fixed and the sky at infinity (s = 0 in E1) the light of direction ω = (x_B −
     dI_j = − ∫ h_j(u) du Σ ∫ ρ(X, ω) cos θ L_sky(ω) |dx_B/dt × ω| n · (ẋ_B − Ẋ) dt / r²                  (E10)
 
 X slides along the camera ray, whose film position is fixed; n points away from the occluder. The same derivative by
-(E7), with ω drawn from the sky, spends most samples on shadows that fall outside of the frame.
+(E7), with ω drawn from the sky, spends most samples on shadows that fall outside of the frame; but 1/r² has no bounded
+variance where a body shades itself from close by. The two share the integral by the densities with which they find it
+(`sky_share`).
 
-Source: Li, Aittala, Durand, Lehtinen 2018, section 4, with the motion of both ends.
+Sources: Li, Aittala, Durand, Lehtinen 2018, section 4, with the motion of both ends; Veach and Guibas 1995 (balance
+    heuristic).
 """
 
 from __future__ import annotations
@@ -24,11 +27,44 @@ from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
 from .indirect import LineCurves, seen_from
-from .lights import NUDGE
+from .lights import NUDGE, SKY, Lights
 from .primary import TOUCH
-from .shadow import first_surface
+from .shadow import first_surface, shadow_term
 from .silhouettes import Silhouettes
 from .view import View
+
+#: Samples of (E7) for the sky over those of (E10).
+SKY_SHADOW = 0.25
+
+
+def sky_share(
+    camera: FilmMap,
+    film: FilmSplat,
+    sky: mi.Emitter,
+    x: mi.Point3f,
+    n: mi.Normal3f,
+    p_B: mi.Point3f,
+    ω: mi.Vector3f,
+    aperture: mi.Point2f | None,
+    active: mi.Bool,
+) -> mi.Float:
+    """Which part of the sky's light (E10) takes, (E7) taking the rest: the balance heuristic.
+
+    Of the directions at a curve point, (E10) finds those towards visible receivers with the density of their film
+    positions, (E7) all with the sky's own. Any share that both agree on is unbiased.
+
+    Args:
+        x, n: (N,) receiver and its geometric normal.
+        p_B: (N,) the curve point.
+        ω: (N,) unit direction from x towards it.
+    """
+    ds = dr.zeros(mi.DirectionSample3f, dr.width(ω))
+    ds.d = ω
+    sky_density = SKY_SHADOW * sky.pdf_direction(dr.zeros(mi.SurfaceInteraction3f), ds, active)
+    frame = (film.high.x - film.low.x) * (film.high.y - film.low.y)
+    density = camera.film_area(x, n, aperture) * dr.squared_norm(mi.Vector3f(p_B - x)) / (frame * dr.abs_dot(n, ω))
+    share = dr.detach(density / (density + sky_density))
+    return mi.Float(dr.select(dr.isfinite(share), share, 1))
 
 
 def sky_term(
@@ -88,6 +124,7 @@ def sky_term(
             motion = dr.dot(dr.detach(outward), mi.Vector3f(point.p) - mi.Vector3f(X))
             motion = dr.select(active & dr.isfinite(motion), motion, 0)
         value *= dr.detach(response) * (dr.norm(dr.cross(point.tangent, ω)) / dr.square(r))
+        value *= sky_share(camera, film, sky, si.p, si.n, dr.detach(mi.Point3f(point.p)), ω, lens, active)
         area = (film.high.x - film.low.x) * (film.high.y - film.low.y)
         weight = dr.select(active, -area * dr.rcp(probability * numbers.density), 0)
         return Contribution(u, motion, value, weight, None, None, onward.wavelengths)
@@ -96,3 +133,31 @@ def sky_term(
         where = LineCurves(curves)
         memory = integrator.memory("sky")
         return estimate(evaluate, mode, film, seed, film.pixels * spp, where.choice, True, memory, grad_in)
+
+
+def sky_shadow_term(
+    integrator: Any,
+    mode: dr.ADMode,
+    scene: mi.Scene,
+    curves: Silhouettes,
+    lights: Lights,
+    sensor: mi.Sensor,
+    seed: Any,
+    spp: int,
+    grad_in: mi.TensorXf | None,
+) -> mi.TensorXf | None:
+    """One launch of (E7) for the part of the sky's light that (E10) leaves."""
+    film, camera = FilmSplat(sensor), FilmMap(sensor)
+    sky = scene.environment()
+
+    def share(
+        x: mi.Point3f,
+        n: mi.Normal3f,
+        p_B: mi.Point3f,
+        ω: mi.Vector3f,
+        aperture: mi.Point2f | None,
+        active: mi.Bool,
+    ) -> mi.Float:
+        return sky_share(camera, film, sky, x, n, p_B, ω, aperture, active)
+
+    return shadow_term(integrator, mode, scene, curves, lights, sensor, seed, spp, grad_in, (SKY,), share)
