@@ -231,6 +231,8 @@ def indirect_shadow_term(
 class LineCurves:
     """Curve elements for lines of any direction: by length times the share of directions that see a silhouette.
 
+    Those that move share half of the samples, at least: the others count only on lines whose ends move.
+
     Attributes:
         weights: (elements,) their shares, not normalised.
         choice: for drawing them.
@@ -244,7 +246,10 @@ class LineCurves:
                 parts.append(dr.norm(e) * curves.lune(e, c0, c1, flags)[0] / dr.pi)
             if curves.smooth is not None:
                 parts.append(dr.two_pi * curves.smooth.bounds()[1])
-            self.weights = parts[0] if len(parts) == 1 else dr.concat(parts)
+            weights = parts[0] if len(parts) == 1 else dr.concat(parts)
+            moving = dr.select(dr.gather(mi.Bool, curves.moving(), dr.arange(mi.UInt32, curves.size)), weights, 0)
+            total, share = dr.sum(weights), dr.sum(moving)
+            self.weights = weights + moving * dr.select(share > 0, dr.maximum(total / share - 2, 0), 0)
             self.choice = Discrete(self.weights)
 
 

@@ -96,6 +96,8 @@ def receiver_term(
         active &= goes_past(scene, point, outward, beyond, far, seen, active)
         escapes = ~far.is_valid()
         active &= ~escapes | (kept.bounces > 0)
+        moves = dr.gather(mi.Bool, moving, index) | curves.moving_hit(kept.hit, active) | curves.moving_hit(far, active)
+        active &= moves | (camera_moves & (kept.bounces == 0))
         with dr.resume_grad(when=attach):
             near = curves.follow(kept.hit, kept.p, active)
             end = dr.select(escapes, ω, mi.Vector3f(curves.follow(far, seen.p, active)))
@@ -114,6 +116,7 @@ def receiver_term(
 
     with dr.suspend_grad():
         where, area = LineCurves(curves), lights.lamp_area()
+        moving, camera_moves = curves.moving(), mi.Bool(camera.moves())
         memory = integrator.memory("receivers")
         return estimate(evaluate, mode, film, seed, film.pixels * spp, where.choice, True, memory, grad_in)
 

@@ -246,6 +246,18 @@ class Silhouettes:
             parts.append(dr.full(mi.Bool, any(shapes), self.topology.lines.size))
         return parts[0] if len(parts) == 1 else dr.concat(parts)
 
+    def moving_hit(self, hit: mi.PreliminaryIntersection3f, active: mi.Bool) -> mi.Bool:
+        """Whether the shape that was hit carries derivatives."""
+        with dr.resume_grad():
+            moves = [dr.grad_enabled(mesh.vertex_positions_buffer()) for mesh in self.meshes]
+            moves += self.quadrics.moving() if self.quadrics else []
+            moves += self.tubes.flags if self.tubes else []
+        active = active & hit.is_valid()
+        if all(moves):
+            return active
+        place = dr.gather(mi.UInt32, self.topology.shape_place, dr.reinterpret_array(mi.UInt32, hit.shape), active)
+        return active & dr.gather(mi.Bool, bits(moves), place, active)
+
     def vertex(self, index: mi.UInt32, active: mi.Bool | bool = True) -> mi.Point3f:
         """Attached vertex positions."""
         return dr.gather(mi.Point3f, self.positions, index, active)

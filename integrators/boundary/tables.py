@@ -91,9 +91,10 @@ class SceneTables:
         families = [MESH] * len(meshes) + [QUADRIC] * len(quadrics)
         families += [ROUND if tube.class_name() == "LinearCurve" else SPLINE for tube in tubes]
         numbers = [number(shape) for shape in (*meshes, *quadrics, *tubes)]
-        offset, family = (np.zeros(max(numbers, default=0) + 1, dtype=np.uint32) for _ in range(2))
-        offset[numbers], family[numbers] = first, families
+        offset, family, place = (np.zeros(max(numbers, default=0) + 1, dtype=np.uint32) for _ in range(3))
+        offset[numbers], family[numbers], place[numbers] = first, families, np.arange(len(numbers))
         self.shape_offset, self.shape_family = upload(mi.UInt32, offset), upload(mi.UInt32, family)
+        self.shape_place = upload(mi.UInt32, place)
 
 
 def set_of_sides(faces: np.ndarray, sides: np.ndarray) -> np.ndarray:
