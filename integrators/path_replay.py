@@ -130,6 +130,8 @@ class PathReplay(ReplayIntegrator):
                     p_prev[second] = pi_second.compute_surface_interaction(
                         camera_ray, mi.RayFlags.Minimal, active & second
                     ).p
+                    grazed = second & (dr.abs_dot(si_prev.n, camera.d) < GRAZING)
+                    p_prev = dr.select(grazed, dr.detach(p_prev), p_prev)
                     later = ~first & ~second
                     p_prev[later] = pi_prev.compute_surface_interaction(
                         ray_prev, mi.RayFlags.Minimal | mi.RayFlags.FollowShape, active & later

@@ -31,10 +31,11 @@ from .contours import Contours
 from .edge_sampling import camera_moves, geometry_moves
 from .errors import GradientWarning, UnsupportedGradient
 from .path_replay import PathReplay
+from .sampling import ScrambledSobol
 from .support import warn_of_hidden_motion
 from .warp import Kernel, direction_field, film_field
 from .warped_film import FilmLines, FilmPoints, FilmSamples, camera_ray, sample_film
-from .warped_head import Sky, warped_head
+from .warped_head import Sky, even_sky, warped_head
 from .warped_hybrid import LeftToEdges
 
 #: Auxiliary rays of one kernel launch; each takes some dozen floats.
@@ -99,7 +100,7 @@ class WarpedArea(PathReplay):
             debias=bool(props.get("warp_debias", False)),
         )
         self.edges = LeftToEdges(props, self.film_field) if bool(props.get("hybrid", False)) else None
-        self._contours: tuple[mi.Scene, Contours] | None = None
+        self._contours: tuple[mi.Scene, Contours, bool] | None = None
         #: Arrays of the silhouettes, at last the lamps' spheres: where `dr.freeze` looks for the inputs of a recording
         self._arrays: list[Any] = []
         self._crossed: mi.Scene | None = None
@@ -119,7 +120,7 @@ class WarpedArea(PathReplay):
     def _tables(self, scene: mi.Scene) -> Contours:
         if self._contours is None or self._contours[0] is not scene:
             with dr.suspend_grad():
-                self._contours = (scene, Contours(scene))
+                self._contours = (scene, Contours(scene), even_sky(scene))
         return self._contours[1]
 
     def say_what_is_missing(self, scene: mi.Scene, sensor: mi.Sensor) -> None:
@@ -222,8 +223,11 @@ class WarpedArea(PathReplay):
 
     def prepare_scene(self, scene: mi.Scene, sensor: mi.Sensor, recorded: bool = False) -> None:
         """Before a step is recorded; see `EdgeSampling.prepare_scene`."""
-        if camera_moves(sensor) or geometry_moves(scene):
+        try:
             self._read(scene)
+        except UnsupportedGradient:
+            if camera_moves(sensor) or geometry_moves(scene):
+                raise
         if self.edges is not None:
             self.edges.prepare_scene(scene, sensor, recorded)
 
@@ -231,11 +235,13 @@ class WarpedArea(PathReplay):
         """As in the base class, with room for the auxiliary rays."""
         spp = spp or sensor.sampler().sample_count()
         size = sensor.film().crop_size()
-        most = max(1, WARP_LANES // (2 * self.kernel.rays * int(size[0]) * int(size[1])))
+        most = max(2, WARP_LANES // (2 * self.kernel.rays * int(size[0]) * int(size[1])))
         if spp <= most:
             return super().passes(sensor, seed, spp)
         count = -(-spp // most)
-        return [(seed if i == 0 else mi.sample_tea_32(seed, i)[0], -(-spp // count)) for i in range(count)]
+        share = -(-spp // count)
+        share += share % 2  # whose halves know each other's level (W13)
+        return [(seed if i == 0 else mi.sample_tea_32(seed, i)[0], share) for i in range(count)]
 
     def interior_term(
         self,
@@ -251,7 +257,7 @@ class WarpedArea(PathReplay):
         film = sensor.film()
         backward = mode == dr.ADMode.Backward
         with dr.suspend_grad():
-            sampler, spp = self.prepare(sensor, seed, spp, self.aov_names())
+            sampler, spp, halves = self._in_halves(sensor, seed, spp)
             points, pixel = sample_film(sensor, sampler)
             with dr.resume_grad():
                 ray, unmoved = camera_ray(sensor, points)
@@ -264,7 +270,7 @@ class WarpedArea(PathReplay):
             lines = self.film_lines(sensor, seed, spp)
 
             with dr.resume_grad():
-                sky = Sky(scene)
+                sky = Sky(scene if self._contours is not None and self._contours[2] else None)
                 backdrop = unmoved * sky.radiance(ray.d, ray.wavelengths)
                 shift, stretch = self.film_field(scene, sensor, sampler, points)
                 warped = points.at(mi.Point2f(points.u + shift))
@@ -272,9 +278,8 @@ class WarpedArea(PathReplay):
                 head = self.camera_head(scene, sampler, ray, geometry)
                 vertices = min(self.warp_depth, self.max_depth - 1)
                 if vertices > 0:
-                    head = warped_head(
-                        scene, sampler, head, vertices, self.max_depth, self._direction_warp(scene, sampler)
-                    )
+                    warp = self._direction_warp(scene, sampler)
+                    head = warped_head(scene, sampler, head, vertices, self.max_depth, warp, sky)
                 # A sky that nothing hides moves as it is seen, and needs no warp
                 behind = weight * sky.radiance(ray.d, ray.wavelengths)
                 offset = head.emitted * weight + backdrop - behind
@@ -292,7 +297,7 @@ class WarpedArea(PathReplay):
             value = dr.detach(weight) * L + dr.detach(offset - backdrop)
             if lines is not None:
                 lines.trace(self, scene, sensor, sky)
-            samples = FilmSamples(film, points, pixel, value, lines, head.ray.wavelengths)
+            samples = FilmSamples(film, points, pixel, value, lines, head.ray.wavelengths, halves)
 
             if backward:
                 δvalue, δshift, δstretch, δacross = samples.adjoint(grad_in)
@@ -311,6 +316,17 @@ class WarpedArea(PathReplay):
                 δvalue = δL * dr.detach(weight) + L * dr.grad(weight) + dr.grad(offset)
                 tangents = (δvalue, dr.grad(shift), dr.grad(stretch), dr.grad(across))
             return samples.tangent(*tangents)
+
+    def _in_halves(self, sensor: mi.Sensor, seed: Any, spp: int) -> tuple[Any, int, bool]:
+        """Sampler and samples per pixel as from `prepare`; whether a pixel's halves are independent of each other."""
+        sampler, spp = self.prepare(sensor, seed, spp, self.aov_names())
+        if spp % 2 == 1:
+            return sampler, spp, False
+        if isinstance(sampler, ScrambledSobol):  # a sequence for each half
+            sampler = ScrambledSobol(seed, dr.width(sampler.order), spp // 2)
+            sampler.spp = spp
+            return sampler, spp, True
+        return sampler, spp, sampler.class_name() == "IndependentSampler"
 
     def film_lines(self, sensor: mi.Sensor, seed: Any, spp: int) -> FilmLines | None:
         """Points on the lines of the film across which the warp carries light, if there are any (W9)."""

@@ -126,17 +126,25 @@ class FilmLines:
     def splat(self, put: Any, across: mi.Float, level: PixelLevel | None) -> None:
         """Move light across the lines: `put(position, value, weight, active)`."""
         moved = self.value * across
-        if level is not None:
+        if self.box:
             each = across * self.scale
-            put(self.gains, moved - each * level.at(self.gains), mi.Float(0), mi.Bool(True))
-            put(self.loses, each * level.at(self.loses) - moved, mi.Float(0), mi.Bool(True))
+            levels = [mi.Spectrum(0) if level is None else level.at(where) for where in (self.gains, self.loses)]
+            put(self.gains, moved - each * levels[0], mi.Float(0), mi.Bool(True))
+            put(self.loses, each * levels[1] - moved, mi.Float(0), mi.Bool(True))
         else:
             sign = dr.select(self.last, mi.Float(-1), mi.Float(1))
             put(self.gains, moved * sign, across * sign * self.scale, mi.Bool(True))
 
 
 class PixelLevel:
-    """Mean of every pixel's samples: what flows through its sides in excess of this is all that counts (W13)."""
+    """Mean radiance of every pixel: what flows through its sides in excess of this is all that counts (W13).
+
+    The two halves of a pixel's samples are independent of each other, and each takes the mean of the other one; the
+    sides, which are independent of both, take the mean of all.
+
+    Args:
+        value: of every sample; those of a pixel lie side by side, an even number.
+    """
 
     def __init__(self, film: mi.Film, value: mi.Spectrum) -> None:
         size = mi.ScalarVector2u(film.crop_size())
@@ -144,28 +152,29 @@ class PixelLevel:
         self.corner = mi.ScalarPoint2i(film.crop_offset()) - border
         self.size = mi.ScalarVector2i(size + 2 * border)
         pixels = int(self.size[0]) * int(self.size[1])
-        self.count = dr.width(value) // pixels
-        self.pixel = dr.arange(mi.UInt32, dr.width(value)) // dr.opaque(mi.UInt32, self.count)
-        self.sum = dr.zeros(mi.Spectrum, pixels)
-        dr.scatter_add(self.sum, value, self.pixel)
+        half = dr.width(value) // (2 * pixels)
+        self.half = dr.arange(mi.UInt32, dr.width(value)) // dr.opaque(mi.UInt32, half)
+        self.mean = dr.zeros(mi.Spectrum, 2 * pixels)
+        dr.scatter_add(self.mean, value * dr.opaque(mi.Float, 1 / half), self.half)
 
     def at(self, position: mi.Point2f) -> mi.Spectrum:
         """The mean of the pixel at `position`; 0 outside of the film."""
         place = mi.Vector2i(position) - self.corner
         inside = dr.all((place >= 0) & (place < self.size))
-        width = dr.opaque(mi.Int32, int(self.size[0]))
-        return dr.gather(mi.Spectrum, self.sum, mi.UInt32(place.y * width + place.x), inside) * dr.opaque(
-            mi.Float, 1 / self.count
-        )
+        first = 2 * mi.UInt32(place.y * dr.opaque(mi.Int32, int(self.size[0])) + place.x)
+        return 0.5 * sum(dr.gather(mi.Spectrum, self.mean, first + k, inside) for k in (0, 1))
 
-    def of_others(self, value: mi.Spectrum) -> mi.Spectrum:
-        """The mean of the other samples of each sample's pixel: independent of the sample."""
-        total = dr.gather(mi.Spectrum, self.sum, self.pixel)
-        return (total - value) * dr.opaque(mi.Float, 1 / (self.count - 1)) if self.count > 1 else mi.Spectrum(0)
+    def of_others(self) -> mi.Spectrum:
+        """For every sample the mean of the other half of its pixel."""
+        return dr.gather(mi.Spectrum, self.mean, self.half ^ 1)
 
 
 class FilmSamples:
-    """Splatting and developing as a function of value, shift and stretch of every sample, with its two derivatives."""
+    """Splatting and developing as a function of value, shift and stretch of every sample, with its two derivatives.
+
+    Args:
+        halves: whether the first and the second half of each pixel's samples are independent of each other.
+    """
 
     def __init__(
         self,
@@ -175,12 +184,13 @@ class FilmSamples:
         value: mi.Spectrum,
         lines: FilmLines | None,
         wavelengths: Any,
+        halves: bool,
     ) -> None:
         self.film, self.points, self.pixel, self.lines = film, points, pixel, lines
         self.wavelengths = wavelengths
-        self.level = PixelLevel(film, value) if film.rfilter().is_box_filter() else None
+        self.level = PixelLevel(film, value) if halves and film.rfilter().is_box_filter() else None
         self.inputs = (
-            value if self.level is None else value - self.level.of_others(value),
+            value if self.level is None else value - self.level.of_others(),
             dr.zeros(mi.Vector2f, dr.width(points.u)),
             dr.zeros(mi.Float, dr.width(points.u)),
             dr.zeros(mi.Float, 1 if lines is None else dr.width(lines.points.u)),

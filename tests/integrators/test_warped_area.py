@@ -111,18 +111,42 @@ def test_the_two_sides_of_a_pixel_draw_the_same_numbers() -> None:
     assert len(np.unique(u[1][:, 0].round(5))) == 12 * 4
 
 
-def test_the_level_of_a_pixel_is_the_mean_of_the_other_samples() -> None:
+def test_the_level_of_a_pixel_is_the_mean_of_the_other_half() -> None:
     film = mi.load_dict(
         {"type": "hdrfilm", "width": 9, "height": 7, "crop_width": 3, "crop_height": 2, "crop_offset_x": 4}
         | {"crop_offset_y": 1, "rfilter": {"type": "box"}}
     )
-    values = np.random.default_rng(0).random((3, 6, 5)).astype(np.float32)  # channels, pixels, samples
+    values = np.random.default_rng(0).random((3, 6, 2, 3)).astype(np.float32)  # channels, pixels, halves, samples
     level = PixelLevel(film, mi.Spectrum(values.reshape(3, -1)))
-    others = np.asarray(level.of_others(mi.Spectrum(values.reshape(3, -1)))).reshape(3, 6, 5)
-    np.testing.assert_allclose(others, (values.sum(-1, keepdims=True) - values) / 4, rtol=1e-5)
+    others = np.asarray(level.of_others()).reshape(values.shape)
+    np.testing.assert_allclose(others, np.broadcast_to(values.mean(-1)[:, :, ::-1, None], values.shape), rtol=1e-5)
     at = np.asarray(level.at(mi.Point2f([4, 6, 5, 3, 7, 5], [1, 1, 2, 1, 2, 0])))
-    np.testing.assert_allclose(at[:, :3], values.mean(-1)[:, [0, 2, 4]], rtol=1e-5)
+    np.testing.assert_allclose(at[:, :3], values.mean((-1, -2))[:, [0, 2, 4]], rtol=1e-5)
     assert not at[:, 3:].any()
+
+
+@pytest.mark.parametrize("spp", [1, 2, 4, 16])
+def test_the_level_of_a_pixel_leaves_no_bias_at_few_samples(spp: int) -> None:
+    """The edge of a glowing rectangle, two of eight columns of an orthographic film half covered: ±4 per unit."""
+    film = {"type": "hdrfilm", "width": 8, "height": 8, "rfilter": {"type": "box"}, "pixel_format": "rgb"}
+    look = T().look_at([0, 0, 3], [0, 0, 0], [0, 1, 0])
+    scene = mi.load_dict(
+        {
+            "type": "scene",
+            "sensor": {"type": "orthographic", "to_world": look, "film": film},
+            "card": {
+                "type": "rectangle", "to_world": T().scale([0.625, 3, 1]),
+                "emitter": {"type": "area", "radiance": 1.0},
+            },
+        }
+    )  # fmt: skip
+    bound = Motion.parse("card.to_world translate:x").bind(scene, mi.traverse(scene))
+    gradient = Gradient(bound, scene.sensors()[0], mi.load_dict({"type": "warped_area", "max_depth": 1}), 1, 0)
+    images = np.array([gradient.gradient_image(spp, seed)[..., 0].mean(0) for seed in range(24 * max(1, 16 // spp))])
+    edges = np.sort(images.mean(0))
+    errors = images.std(0).max() / np.sqrt(len(images))
+    np.testing.assert_allclose(edges[[0, -1]], [-4, 4], atol=4 * errors + 0.02)
+    assert errors < 0.2
 
 
 def test_no_sample_outweighs_all_others_where_rays_meet_the_next_face_at_an_edge() -> None:

@@ -104,7 +104,7 @@ def test_samples_are_split_by_variance_and_cost_once_and_the_split_is_recorded()
     for step in range(3):
         evaluation = objective.evaluate(objective.start, step)
     assert evaluation.finite and objective.recordings == 1
-    terms = {"interior", "primary", "horizon", "crossing", "specular", "shadow", "sky"}
+    terms = {"interior", "primary", "horizon", "crossing", "specular", "shadow", "sky", "sky shadow"}
     terms |= {"indirect shadow", "indirect", "receivers"}
     assert set(objective.shares) == terms
     assert min(objective.shares.values()) < 1 < max(objective.shares.values())
