@@ -21,7 +21,7 @@ from .attached import GRAZING, SceneTraits, lobe_value
 from .specular_chain import SpecularChain
 
 #: Largest over mean texel of a sky that is taken apart: a sun that something hides would add its noise to all of the
-#: shadow (with 600 times the mean, 23 times that of the image).
+#: shadow. A choice, not swept.
 SUN = 20.0
 
 

@@ -69,7 +69,8 @@ def diagnose(
     images: dict[str, np.ndarray] = {}
     for number, (term, off) in enumerate(terms_of(whole).items()):
         _, alone = load_estimator(subject, spec, **off)
-        if not alone.derivative_terms(subject.params):  # in this scene the term has nothing to do
+        terms = getattr(alone, "derivative_terms", None)  # Mitsuba's estimators have switches, too, but not this
+        if terms is not None and not terms(subject.params):  # in this scene the term has nothing to do
             continue
         gradient = Gradient(bound, subject.sensor, alone, replicates, seed + 31 * number)
         gradient.grow(spp)
