@@ -63,6 +63,15 @@ def projected_solid_angle(to_point: mi.Vector3f, n: mi.Normal3f) -> mi.Float:
     return dr.select(dr.detach(cos_theta) > GRAZING, value, dr.detach(value))
 
 
+def still_at_limb(si: mi.SurfaceInteraction3f, d: mi.Vector3f) -> mi.SurfaceInteraction3f:
+    """A hit of an attached ray of direction d, standing still within `GRAZING` of edge-on.
+
+    How far a hit slides along its ray grows as 1/cos θ, which is round-off there: one sample would outweigh all others.
+    """
+    edge_on = si.is_valid() & (dr.abs_dot(dr.detach(si.n), dr.detach(d)) < GRAZING)
+    return dr.select(edge_on, dr.detach(si), si)
+
+
 def relative_stretch(si: mi.SurfaceInteraction3f) -> mi.Float:
     """Value one, with the relative derivative of the area that the surface's own coordinates span."""
     area = dr.norm(dr.cross(si.dp_du, si.dp_dv))

@@ -151,7 +151,8 @@ class Contours:
         jump = np.ones(3 * len(face), dtype=bool)
         jump[side_first[edges.smooth]] = jump[side_last[edges.smooth]] = False
         self.faces, self.twin = upload(mi.UInt32, face.ravel().astype(np.uint32)), upload(mi.UInt32, twin)
-        self.jump = mi.Bool(jump)
+        self.jump = upload(mi.UInt32, jump.astype(np.uint32)) != 0
+        dr.eval(self.jump)
 
     def refresh(self) -> None:
         """Take over the current geometry, with its derivatives."""

@@ -24,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import drjit as dr
@@ -31,6 +32,7 @@ import mitsuba as mi
 import numpy as np
 
 from .boundary.budget import Pilot, measure, shares
+from .boundary.camera import FilmMap
 from .boundary.chain import ChainTables
 from .boundary.crossings import crossing_term, film_cells, seen, touching
 from .boundary.deliver import nothing
@@ -45,7 +47,7 @@ from .boundary.primary import WORTH_GUIDING, primary_term, transparent
 from .boundary.receivers import receiver_term
 from .boundary.shadow import shadow_term
 from .boundary.silhouettes import Silhouettes, scene_key
-from .boundary.sky import SKY_SHADOW, sky_shadow_term, sky_term
+from .boundary.sky import SKY_SHADOW, sky_share, sky_term
 from .boundary.specular import specular_term
 from .boundary.stream import Stream
 from .boundary.tables import SceneTables
@@ -349,7 +351,9 @@ class EdgeSampling(PathReplay):
         if scene.environment() is None or transparent(scene):
             return nothing(FilmSplat(sensor), mode)
         lights = Lights(scene, self._extent, self._lights)
-        return sky_shadow_term(self, mode, scene, curves, lights, sensor, _mix(seed, 10), *rest)
+        left = partial(sky_share, FilmMap(sensor), FilmSplat(sensor), scene.environment())
+        spp, grad_in = rest
+        return shadow_term(self, mode, scene, curves, lights, sensor, _mix(seed, 10), spp, grad_in, (SKY,), left)
 
     def _indirect_shadow(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
         lights = Lights(scene, self._extent, self._lights)

@@ -23,7 +23,16 @@ import drjit as dr
 import mitsuba as mi
 from mitsuba.ad.integrators.common import mis_weight
 
-from .attached import FOLLOW, FOLLOW_END, GRAZING, SceneTraits, attach_emitter_sample, geometric_term, lobe_value
+from .attached import (
+    FOLLOW,
+    FOLLOW_END,
+    GRAZING,
+    SceneTraits,
+    attach_emitter_sample,
+    geometric_term,
+    lobe_value,
+    still_at_limb,
+)
 from .base import ReplayIntegrator
 
 
@@ -119,9 +128,7 @@ class PathReplay(ReplayIntegrator):
                     pi_first = mi.PreliminaryIntersection3f(pi)
                     pi_first.t += run
                     si = pi_first.compute_surface_interaction(camera_ray, mi.RayFlags.All, active & first)
-                    # At a limb a hit slides by 1/cos, which is round-off there: one sample would outweigh all
-                    edge_on = si.is_valid() & (dr.abs_dot(dr.detach(si.n), camera.d) < GRAZING)
-                    si = dr.select(edge_on, dr.detach(si), si)
+                    si = still_at_limb(si, camera.d)
                     si[~first] = pi.compute_surface_interaction(ray, FOLLOW, active & ~first)
                     si.wi = dr.select(first, si.wi, mi.Vector3f(0))
                     p_prev = mi.Point3f(0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import drjit as dr
 import mitsuba as mi
 
-from .attached import SceneTraits, lobe_value, scene_bsdfs
+from .attached import SceneTraits, lobe_value, scene_bsdfs, still_at_limb
 
 
 @dataclass
@@ -62,7 +62,7 @@ def trace_specular_chain(
     for bounce in range(bounces):
         # The chain may use up all but the last segment, which replay still needs
         pi = scene.ray_intersect_preliminary(dr.detach(current), coherent=bounce == 0, active=chain)
-        si = pi.compute_surface_interaction(current, mi.RayFlags.All, chain)
+        si = still_at_limb(pi.compute_surface_interaction(current, mi.RayFlags.All, chain), current.d)
         bsdf = si.bsdf()
         u1, u2 = sampler.next_1d(), sampler.next_2d()
         flags = bsdf.flags()

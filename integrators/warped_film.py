@@ -79,7 +79,7 @@ class FilmLines:
         points: positions on the lines.
         normal: unit vector across the line, towards larger coordinates.
         gains, loses: film position that the light which moves along `normal` enters, and leaves.
-        value: radiance that arrives at the points, after `trace`.
+        value, wavelengths: radiance that arrives at the points, after `trace`, and where in the spectrum.
     """
 
     def __init__(self, sensor: mi.Sensor, seed: mi.UInt32, spp: int, box: bool) -> None:
@@ -115,25 +115,26 @@ class FilmLines:
         half = 0.5 * self.normal
         self.gains = mi.Point2f(dr.floor(u + half)) if box else mi.Point2f(u)
         self.loses = mi.Point2f(dr.floor(u - half)) if box else mi.Point2f(u)
-        self.value = mi.Spectrum(0)
+        self.value, self.wavelengths = mi.Spectrum(0), mi.Color0f()
 
     def trace(self, integrator: Any, scene: mi.Scene, sensor: mi.Sensor, sky: Any) -> None:
         """Estimate the radiance at the points with `integrator.radiance`, less that of the sky behind everything."""
         ray, weight = camera_ray(sensor, self.points)
         L, _ = integrator.radiance(scene, self.sampler, ray)
         self.value = dr.detach(weight * (L - sky.radiance(ray.d, ray.wavelengths))) * self.scale
+        self.wavelengths = ray.wavelengths
 
     def splat(self, put: Any, across: mi.Float, level: PixelLevel | None) -> None:
-        """Move light across the lines: `put(position, value, weight, active)`."""
+        """Move light across the lines: `put(position, value, weight, wavelengths)`."""
         moved = self.value * across
         if self.box:
             each = across * self.scale
             levels = [mi.Spectrum(0) if level is None else level.at(where) for where in (self.gains, self.loses)]
-            put(self.gains, moved - each * levels[0], mi.Float(0), mi.Bool(True))
-            put(self.loses, each * levels[1] - moved, mi.Float(0), mi.Bool(True))
+            put(self.gains, moved - each * levels[0], mi.Float(0), self.wavelengths)
+            put(self.loses, each * levels[1] - moved, mi.Float(0), self.wavelengths)
         else:
             sign = dr.select(self.last, mi.Float(-1), mi.Float(1))
-            put(self.gains, moved * sign, across * sign * self.scale, mi.Bool(True))
+            put(self.gains, moved * sign, across * sign * self.scale, self.wavelengths)
 
 
 class PixelLevel:
@@ -202,17 +203,16 @@ class FilmSamples:
         block = film.create_block()
         block.set_coalesce(False)
 
-        def put(position: mi.Point2f, value: mi.Spectrum, weight: mi.Float, active: mi.Bool = True) -> None:
-            ADIntegrator._splat_to_block(block, film, position, value, weight, mi.Float(1), [], self.wavelengths)
+        def put(position: mi.Point2f, value: mi.Spectrum, weight: mi.Float, wavelengths: Any) -> None:
+            ADIntegrator._splat_to_block(block, film, position, value, weight, mi.Float(1), [], wavelengths)
 
         # A box sees positions as pixels: what moves between pixels is counted on their sides
         position = mi.Point2f(self.pixel) if box else mi.Point2f(self.points.u + shift)
-        put(position, value * (1 + stretch), mi.Float(1) if box else 1 + stretch)
+        put(position, value * (1 + stretch), mi.Float(1) if box else 1 + stretch, self.wavelengths)
         if self.lines is not None:
             self.lines.splat(put, across, self.level)
         film.put_block(block)
-        image = film.develop()
-        return image
+        return film.develop()
 
     def tangent(self, *tangents: Any) -> mi.TensorXf:
         """Derivative image along tangents of (value, shift, stretch, across)."""

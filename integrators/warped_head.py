@@ -17,7 +17,7 @@ import mitsuba as mi
 import numpy as np
 from mitsuba.ad.integrators.common import mis_weight
 
-from .attached import GRAZING, SceneTraits, lobe_value
+from .attached import SceneTraits, lobe_value, still_at_limb
 from .specular_chain import SpecularChain
 
 #: Largest over mean texel of a sky that is taken apart: a sun that something hides would add its noise to all of the
@@ -86,11 +86,7 @@ def warped_head(
     pdf_prev, delta_prev = mi.Float(1), mi.Bool(True)
     for k in range(vertices + 1):
         pi = scene.ray_intersect_preliminary(dr.detach(ray), coherent=k == 0, active=active)
-        si = pi.compute_surface_interaction(ray, mi.RayFlags.All, active)
-        # At the limb of a curved surface, how far a hit slides grows as 1/cos: there a single sample would outweigh all
-        edge_on = active & si.is_valid() & (dr.abs_dot(dr.detach(si.n), dr.detach(ray.d)) < GRAZING)
-        si = dr.select(edge_on, dr.detach(si), si)
-
+        si = still_at_limb(pi.compute_surface_interaction(ray, mi.RayFlags.All, active), ray.d)
         # ------------------------------ emission ------------------------------
         ds = mi.DirectionSample3f(scene, si=dr.detach(si), ref=si_prev)
         mis = dr.detach(mis_weight(pdf_prev, scene.pdf_emitter_direction(si_prev, ds, ~delta_prev)))

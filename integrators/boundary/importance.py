@@ -58,6 +58,7 @@ def importance_walk(
     toward_light: mi.Vector3f,
     least: int,
     most: int,
+    tubes: bool,
     active: mi.Bool,
 ) -> Connection:
     """Connect x_S to the camera.
@@ -67,6 +68,7 @@ def importance_walk(
         start: (N,) x_S.
         toward_light: (N,) unit direction in which x_S sees the far end.
         least, most: which numbers of bounces may be connected.
+        tubes: whether there are curves, which rays leave unnoticed, so that every segment is tested from its far end.
     """
     ctx, adjoint = mi.BSDFContext(), mi.BSDFContext()
     adjoint.mode = mi.TransportMode.Importance
@@ -126,9 +128,12 @@ def importance_walk(
         roulette = bounces + 1 >= integrator.rr_depth
         active &= ~roulette | (stream.next_1d() < survive)
         β *= dr.select(roulette, dr.rcp(survive), 1)
+        behind = mi.Point3f(si.p)
         si = scene.ray_intersect(si.spawn_ray(onward), active)
         ω = -onward
         active &= si.is_valid()
+        if dr.hint(tubes, mode="scalar"):
+            active &= ~scene.ray_test(si.spawn_ray_to(behind), active)
         bounces += 1
 
     return Connection(kept_u, kept * total, kept_bounces, kept_aperture)

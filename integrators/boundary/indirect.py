@@ -36,7 +36,7 @@ from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
 from .importance import Connection, importance_walk
-from .lights import NUDGE, Lights, arriving, reached
+from .lights import Lights, arriving, reached
 from .primary import TOUCH
 from .shadow import ShadowCurves
 from .silhouettes import CONTACT, GAP, CurvePoint, Silhouettes
@@ -68,21 +68,17 @@ def lamp_share(x: mi.Point3f, y: mi.Point3f, area: mi.Float) -> mi.Float:
 
 
 def seen_from(
-    scene: mi.Scene, curves: Silhouettes, start: mi.Point3f, x: mi.Point3f, size: mi.Float, active: mi.Bool
+    scene: mi.Scene, curves: Silhouettes, start: mi.Point3f, x: mi.Point3f, n: mi.Normal3f, active: mi.Bool
 ) -> mi.Bool:
-    """Whether nothing stands between a point just beside a curve and the receiver x.
-
-    Args:
-        size: extent of the scene.
-    """
+    """Whether nothing stands between a point just beside a curve and the receiver x, of normal n."""
     back = mi.Vector3f(x - start)
     r = dr.norm(back)
     back /= r
     active = active & ~scene.ray_test(mi.Ray3f(start, back, r * (1 - TOUCH), 0, []), active)
     if curves.tubes is not None:  # a ray that starts within another tube leaves it unnoticed; the way from x meets it
-        clearance = NUDGE * size
-        toward = mi.Ray3f(mi.Point3f(x - back * clearance), -back, r - clearance, 0, [])
-        active &= ~scene.ray_test(toward, active)
+        receiver = dr.zeros(mi.Interaction3f, dr.width(r))
+        receiver.p, receiver.n = x, n  # off along the normal: along the way, it might start within the tube
+        active &= ~scene.ray_test(receiver.spawn_ray_to(start), active)
     return active
 
 
@@ -122,7 +118,6 @@ def near_end(
     curves: Silhouettes,
     point: CurvePoint,
     ω: mi.Vector3f,
-    size: mi.Float,
     active: mi.Bool,
     attach: bool,
     standing: bool,
@@ -143,9 +138,7 @@ def near_end(
     hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
     si = hit.compute_surface_interaction(ray, mi.RayFlags.All, active)
     if curves.tubes is not None:  # one that starts within another tube has left it unnoticed; the way back meets it
-        clearance = NUDGE * size
-        back = mi.Ray3f(mi.Point3f(si.p + ω * clearance), ω, si.t - clearance, 0, [])
-        si.t = dr.select(scene.ray_test(back, active & si.is_valid()), dr.inf, si.t)
+        si.t = dr.select(scene.ray_test(si.spawn_ray_to(start), active & si.is_valid()), dr.inf, si.t)
     if not standing:
         past = goes_past(scene, point, outward, ray, hit, si, active & si.is_valid())
         si.t = dr.select(past, si.t, dr.inf)
@@ -201,16 +194,15 @@ def indirect_shadow_term(
         active &= point.silhouette & (y.density > 0)
         p_B, p_y = dr.detach(mi.Point3f(point.p)), dr.detach(mi.Point3f(y.p))
         ω = dr.select(y.far, mi.Vector3f(p_y), dr.normalize(mi.Vector3f(p_y - p_B)))
-        start, outward, si, near = near_end(scene, curves, point, ω, size, active, attach, standing=False)
+        start, outward, si, near = near_end(scene, curves, point, ω, active, attach, standing=False)
         active &= si.is_valid()
         at_B = dr.zeros(mi.SurfaceInteraction3f, dr.width(active))
         at_B.p = start
         L, _ = arriving(y, at_B, active)
         active &= dr.any(L != 0)
         active &= reached(scene, y, start, size, active)
-        link = importance_walk(
-            integrator, scene, camera, film, numbers.random, si, ω, 1, integrator.max_depth - 2, active
-        )
+        random, most, tubes = numbers.random, integrator.max_depth - 2, curves.tubes is not None
+        link = importance_walk(integrator, scene, camera, film, random, si, ω, 1, most, tubes, active)
         dr.eval(link, L, active, numbers.cell)  # pilot and main pass share this kernel
         with dr.resume_grad(when=attach):
             motion = segment_motion(camera, point, outward, near, si.n, y.p, y.far, link)
@@ -275,14 +267,15 @@ def indirect_term(
         with dr.resume_grad(when=attach):
             point = curves.sample(index, t, View(mi.Point3f(ω), mi.Bool(True)))
         active &= point.silhouette & (density > 0)
-        start, outward, si, near = near_end(scene, curves, point, ω, size, active, attach, standing=True)
+        start, outward, si, near = near_end(scene, curves, point, ω, active, attach, standing=True)
         active &= si.is_valid()
         ray = mi.Ray3f(start, ω)
         hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
         active &= hit.is_valid()
         seen = hit.compute_surface_interaction(ray, mi.RayFlags.All, active)
         active &= goes_past(scene, point, outward, ray, hit, seen, active)
-        link = importance_walk(integrator, scene, camera, film, random, si, ω, 0, integrator.max_depth - 3, active)
+        most, tubes = integrator.max_depth - 3, curves.tubes is not None
+        link = importance_walk(integrator, scene, camera, film, random, si, ω, 0, most, tubes, active)
         active &= dr.any(link.weight != 0)
         with dr.resume_grad(when=attach):
             far = curves.follow(hit, seen.p, active)

@@ -89,7 +89,7 @@ def receiver_term(
         ω = dr.normalize(mi.Vector3f(dr.detach(mi.Point3f(point.p)) - kept.p))
         outward = point.outward(ω)
         start = point.beside(outward, -ω)
-        active &= seen_from(scene, curves, start, kept.p, size, active)
+        active &= seen_from(scene, curves, start, kept.p, kept.n, active)
         beyond = mi.Ray3f(start, ω, 0, onward.wavelengths)
         far = scene.ray_intersect_preliminary(beyond, coherent=False, active=active)
         seen = far.compute_surface_interaction(beyond, mi.RayFlags.All, active)

@@ -27,9 +27,9 @@ from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
 from .indirect import LineCurves, seen_from
-from .lights import NUDGE, SKY, Lights
+from .lights import NUDGE
 from .primary import TOUCH
-from .shadow import first_surface, shadow_term
+from .shadow import first_surface
 from .silhouettes import Silhouettes
 from .view import View
 
@@ -119,7 +119,7 @@ def sky_term(
         outward = point.outward(ω)
         start = point.beside(outward)
         active &= ~scene.ray_test(mi.Ray3f(start, ω), active)
-        active &= seen_from(scene, curves, start, si.p, size, active)
+        active &= seen_from(scene, curves, start, si.p, si.n, active)
         with dr.resume_grad(when=attach):
             motion = dr.dot(dr.detach(outward), mi.Vector3f(point.p) - mi.Vector3f(X))
             motion = dr.select(active & dr.isfinite(motion), motion, 0)
@@ -133,31 +133,3 @@ def sky_term(
         where = LineCurves(curves)
         memory = integrator.memory("sky")
         return estimate(evaluate, mode, film, seed, film.pixels * spp, where.choice, True, memory, grad_in)
-
-
-def sky_shadow_term(
-    integrator: Any,
-    mode: dr.ADMode,
-    scene: mi.Scene,
-    curves: Silhouettes,
-    lights: Lights,
-    sensor: mi.Sensor,
-    seed: Any,
-    spp: int,
-    grad_in: mi.TensorXf | None,
-) -> mi.TensorXf | None:
-    """One launch of (E7) for the part of the sky's light that (E10) leaves."""
-    film, camera = FilmSplat(sensor), FilmMap(sensor)
-    sky = scene.environment()
-
-    def share(
-        x: mi.Point3f,
-        n: mi.Normal3f,
-        p_B: mi.Point3f,
-        ω: mi.Vector3f,
-        aperture: mi.Point2f | None,
-        active: mi.Bool,
-    ) -> mi.Float:
-        return sky_share(camera, film, sky, x, n, p_B, ω, aperture, active)
-
-    return shadow_term(integrator, mode, scene, curves, lights, sensor, seed, spp, grad_in, (SKY,), share)

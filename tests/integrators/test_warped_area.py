@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
 import warnings
 
 import drjit as dr
 import mitsuba as mi
 import numpy as np
 import pytest
+from helpers.derivatives import derivative_image
 
 from integrators import UnsupportedGradient
 from integrators.contours import Contours
 from integrators.errors import GradientWarning
 from integrators.warp import Kernel, direction_score, film_field, ring_centres
 from integrators.warped_film import FilmLines, FilmPoints, PixelLevel
-from pathtracer.bench.subjects import load_subject
 from pathtracer.verify import check_catalogue
 from pathtracer.verify.check import compare
 from pathtracer.verify.comparison import Settings
@@ -22,7 +26,6 @@ from pathtracer.verify.estimate import Gradient
 from pathtracer.verify.motion import Motion
 from pathtracer.verify.reference import Reference
 from pathtracer.verify.statistics import Verdict
-from pathtracer.verify.subject import load_estimator, subject_of
 
 # Blocks of a tiny image hold a few silhouette pixels each: their margin is relative to the strongest block
 SETTINGS = Settings(tolerance=0.05, block_tolerance=0.15, budget=600, spp=256, reference_spp=512, blocks=2, looks=6)
@@ -149,15 +152,47 @@ def test_the_level_of_a_pixel_leaves_no_bias_at_few_samples(spp: int) -> None:
     assert errors < 0.2
 
 
+def test_lines_of_the_film_have_wavelengths_of_their_own(repository) -> None:
+    """A card in a spectral variant: its edges give 4 per unit and radiance, less by the filter's spread."""
+    script = textwrap.dedent("""
+        import sys
+        from pathtracer.runtime import activate
+        activate(sys.argv[1])
+        import drjit as dr, mitsuba as mi, numpy as np, integrators
+        integrators.register()
+        T = mi.ScalarTransform4f
+        colour = {"type": "rgb", "value": [1.0, 0.5, 0.2]}
+        for rfilter, share in (("box", 1), ("gaussian", 0.7977)):
+            film = {"type": "hdrfilm", "width": 8, "height": 8, "rfilter": {"type": rfilter}, "pixel_format": "rgb"}
+            look = T().look_at([0, 0, 3], [0, 0, 0], [0, 1, 0])
+            scene = mi.load_dict({
+                "type": "scene", "sensor": {"type": "orthographic", "to_world": look, "film": film},
+                "card": {
+                    "type": "rectangle", "to_world": T().scale([0.625, 3, 1]),
+                    "emitter": {"type": "area", "radiance": colour},
+                },
+            })
+            params = mi.traverse(scene)
+            θ = mi.Float(0)
+            dr.enable_grad(θ)
+            params["card.to_world"] = mi.Transform4f().translate([θ, 0, 0]) @ params["card.to_world"]
+            params.update()
+            dr.forward(θ, dr.ADFlag.ClearEdges)
+            integrator = mi.load_dict({"type": "warped_area", "max_depth": 1})
+            draw = lambda seed: np.array(integrator.render_forward(scene, params, seed=seed, spp=256))[2:6].mean(0)
+            images = [draw(seed) for seed in range(8)]
+            sides, error = np.mean(images, 0)[[1, 6]] / share, np.std(images, 0)[[1, 6]] / 8**0.5
+            expected = np.outer([-4, 4], [1, 0.5, 0.2])
+            assert (error < 0.1).all() and (np.abs(sides - expected) < 4 * error + 0.02).all(), (rfilter, sides, error)
+    """)
+    variant = mi.variant().replace("rgb", "spectral")
+    environment = os.environ | {"PYTHONPATH": str(repository)}
+    subprocess.run([sys.executable, "-c", script, variant], check=True, timeout=120, env=environment)
+
+
 def test_no_sample_outweighs_all_others_where_rays_meet_the_next_face_at_an_edge() -> None:
     """Seed 1020 has a ray that starts on an edge of the cube and meets it at no distance; it gave 3000."""
-    scene, motion = load_subject("mesh-closed-turns")
-    subject = subject_of(scene)
-    bound = Motion.parse(motion).bind(subject.scene, subject.params)
-    gradient = Gradient(bound, subject.sensor, load_estimator(subject, "warped_area")[1], 4, 5)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", GradientWarning)
-        assert np.abs(gradient.gradient_image(256, 1020)).max() < 10
+    assert np.abs(derivative_image("mesh-closed-turns", "warped_area", 256, 1020)).max() < 10
 
 
 def test_divergence_on_directions_counts_the_turning_tangent_plane() -> None:

@@ -77,6 +77,19 @@ def test_normals_follow_the_positions() -> None:
     assert np.abs(after - before).max() > 0.01
 
 
+@pytest.mark.parametrize("estimator", ["edge_sampling", "warped_area"])
+def test_a_step_with_normals_of_their_own_is_recorded_and_replayed(estimator: str) -> None:
+    unknown = Parameter("body.vertex_normals", truth="scene")
+    problem = Problem(cube(), View("v", np.zeros((12, 12, 3))), unknown, estimator=estimator, spp=4)
+    found = []
+    for freeze in (False, True):
+        objective = Objective(problem, seed=3, freeze=freeze)
+        found.append([objective.evaluate(problem.start * scale, step).gradient for step, scale in enumerate((1, 0.9))])
+        assert objective.recordings == int(freeze)
+    assert min(np.linalg.norm(traced) for traced in found[0]) > 0
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-3, atol=1e-5)
+
+
 def test_without_smoothing_the_positions_themselves_are_the_unknowns() -> None:
     scene = cube()
     view = View("v", scene.render(spp=16))

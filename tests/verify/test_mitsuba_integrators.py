@@ -16,8 +16,8 @@ from pathtracer.verify import Verdict, check_catalogue
 pytestmark = pytest.mark.slow
 
 
-def _check(case):
-    return check_catalogue(case, "prb_projective", budget=180, backward=False).comparisons[0]
+def _check(case, **settings):
+    return check_catalogue(case, "prb_projective", budget=180, backward=False, **settings).comparisons[0]
 
 
 def test_translated_sphere_is_right():
@@ -26,9 +26,10 @@ def test_translated_sphere_is_right():
 
 
 def test_translated_cube_with_seams_is_wrong():
-    row = _check("mesh-seamed-cube-moves")
+    row = _check("mesh-seamed-cube-moves", diagnosis=True)
     assert row.verdict is Verdict.FAIL
     assert row.slope > 1.5
+    assert row.terms and set(row.terms) <= {"interior", "primary", "indirect"}
 
 
 def test_moving_receiver_is_wrong():
