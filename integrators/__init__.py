@@ -30,6 +30,7 @@ PHENOMENA: dict[str, str] = {
     "shadow-delta": "hard shadows of point, spot, directional and projector lights",
     "indirect": "visibility between surfaces further along the path",
     "specular-chain": "silhouettes seen in a perfect mirror or through smooth glass",
+    "aovs": "depth, normals and other variables of what the camera sees (arbitrary output variables)",
 }
 
 
@@ -66,7 +67,7 @@ _ROWS = (
     Estimator(
         name="path_replay",
         factory="integrators.path_replay:PathReplay",
-        handles=frozenset({"interior"}),
+        handles=frozenset({"interior", "aovs"}),
         unbiased=True,
         summary="interior derivative by path replay; no visibility terms",
         reference="Vicini, Speierer, Jakob 2021, Path Replay Backpropagation; Zeltner et al. 2021",

@@ -13,6 +13,7 @@ import drjit as dr
 import mitsuba as mi
 from mitsuba.ad.integrators.common import ADIntegrator
 
+from .aovs import Aovs, widened
 from .sampling import ScrambledSobol
 from .specular_chain import SpecularChain, purely_specular, trace_specular_chain
 from .support import foreign_derivatives, release_frames, require_supported, warn_of_hidden_motion
@@ -34,6 +35,7 @@ class ReplayIntegrator(ADIntegrator):
         interior: whether the interior term is estimated at all (default true).
         spread: whether camera paths take numbers that are well spread over each pixel (`sampling.ScrambledSobol`) where
             the scene asks for no sampler but `independent` (default true).
+        aovs: further channels of the image, as of Mitsuba's `aov` integrator ("dd:depth,nn:sh_normal"; `Aovs`).
 
     Attributes:
         dropped: samples left out of the last derivative, all its terms and launches, because they were not finite (a
@@ -51,7 +53,12 @@ class ReplayIntegrator(ADIntegrator):
         self.specular_depth = int(props.get("specular_depth", 3))
         self.interior = bool(props.get("interior", True))
         self.spread = bool(props.get("spread", True))
+        self.aovs = Aovs(str(props.get("aovs", "")))
         self.dropped = mi.UInt32(0)
+
+    def aov_names(self) -> list[str]:
+        """Names of the channels behind the colours."""
+        return list(self.aovs.names)
 
     # ------------------------------------------------------------------ film
 
@@ -86,13 +93,15 @@ class ReplayIntegrator(ADIntegrator):
         film.prepare(list(aovs))
         return ScrambledSobol(seed, int(size[0]) * int(size[1]) * spp, spp), spp
 
-    def _splat(self, film: mi.Film, pos: mi.Point2f, value: Any, ray: mi.Ray3f, valid: Any, spp: int) -> mi.TensorXf:
+    def _splat(
+        self, film: mi.Film, pos: mi.Point2f, value: Any, ray: mi.Ray3f, valid: Any, spp: int, aovs: list[mi.Float]
+    ) -> mi.TensorXf:
         """Accumulate one value per camera sample and develop the film."""
         block = film.create_block()
         block.set_coalesce(block.coalesce() and spp >= 4)
         alpha = dr.select(valid, mi.Float(1), mi.Float(0))
         ADIntegrator._splat_to_block(
-            block, film, pos, value=value, weight=1.0, alpha=alpha, aovs=[], wavelengths=ray.wavelengths
+            block, film, pos, value=value, weight=1.0, alpha=alpha, aovs=aovs, wavelengths=ray.wavelengths
         )
         film.put_block(block)
         return film.develop()
@@ -132,6 +141,7 @@ class ReplayIntegrator(ADIntegrator):
         require_supported(scene, params, self)
         self.dropped = mi.UInt32(0)
         terms = self.derivative_terms(params)
+        channels = sensor.film().base_channels_count() + len(self.aovs.names)
         total = None
         for term, spp_term in terms:
             launches = self.passes(sensor, seed, self.samples_of(spp_term, spp, sensor))
@@ -145,7 +155,7 @@ class ReplayIntegrator(ADIntegrator):
                     # What its frames hold would look like another live derivative to the next call
                     release_frames(error)
                     raise foreign from error
-                image /= len(launches)
+                image = widened(image, channels) / len(launches)
                 if len(terms) * len(launches) > 1:
                     dr.eval(image)
                 total = image if total is None else total + image
@@ -215,6 +225,7 @@ class ReplayIntegrator(ADIntegrator):
             ray, weight, pos = self.sample_rays(scene, sensor, sampler)
             with dr.resume_grad():  # nothing counts as attached while derivatives are suspended
                 geometry = self.geometry_attached(scene, params) or dr.grad_enabled(ray.o, ray.d)
+                aovs = self.aovs.values(scene, ray, ray.o)
                 # What happens to a sample before replay starts: the response of the sensor, the specular chain
                 head = self.camera_head(scene, sampler, ray, geometry)
                 offset = head.emitted * weight
@@ -222,7 +233,7 @@ class ReplayIntegrator(ADIntegrator):
                 if not backward:
                     # The edges must go: replay propagates from the same parameters and may not meet them again
                     flags = dr.ADFlag.ClearEdges | dr.ADFlag.AllowNoGrad
-                    dr.forward_to(head.ray.o, head.ray.d, weight, offset, flags=flags)
+                    dr.forward_to(head.ray.o, head.ray.d, weight, offset, *aovs, flags=flags)
             if geometry:
                 warn_of_hidden_motion(scene)
             walk = {"scene": scene, "ray": head.ray, "depth": head.length, "active": head.active}
@@ -230,7 +241,7 @@ class ReplayIntegrator(ADIntegrator):
             L = dr.detach(L)
 
             if backward:
-                δimage = self._film_adjoint(film, pos, ray, spp, grad_in)
+                δimage, δaovs = self._film_adjoint(film, pos, ray, spp, grad_in)
                 self.sample(
                     mode=mode,
                     sampler=sampler,
@@ -240,16 +251,19 @@ class ReplayIntegrator(ADIntegrator):
                     **walk,
                 )
                 with dr.resume_grad():
-                    if dr.grad_enabled(weight, offset):
-                        dr.backward_from(δimage * (L * weight + offset), flags=dr.ADFlag.ClearInterior)
+                    total = dr.sum(δimage * (L * weight + offset))
+                    total += sum((δ * aov for δ, aov in zip(δaovs, aovs, strict=True)), mi.Float(0))
+                    if dr.grad_enabled(total):
+                        dr.backward_from(total, flags=dr.ADFlag.ClearInterior)
                 return None
 
             δL, _, _, _ = self.sample(mode=mode, sampler=sampler, state_in=state, geometry=geometry, **walk)
             with dr.resume_grad():
                 δhead = L * dr.grad(weight) + dr.grad(offset)
+                δaovs = [dr.select(dr.isfinite(dr.grad(x)), dr.grad(x), 0) for x in aovs]
             value = δL * dr.detach(weight) + dr.select(dr.isfinite(δhead), δhead, 0)
             # What a ray hits does not change while visibility is fixed: the interior term has no part in alpha
-            return self._splat(film, pos, value, ray, mi.Bool(False), spp)
+            return self._splat(film, pos, value, ray, mi.Bool(False), spp, δaovs)
 
     def camera_head(self, scene: mi.Scene, sampler: mi.Sampler, ray: mi.Ray3f, geometry: bool) -> SpecularChain:
         """Camera rays behind their perfectly specular bounces, which matter only where something moves."""
@@ -259,18 +273,19 @@ class ReplayIntegrator(ADIntegrator):
 
     def _film_adjoint(
         self, film: mi.Film, pos: mi.Point2f, ray: mi.Ray3f, spp: int, grad_in: mi.TensorXf
-    ) -> mi.Spectrum:
-        """Adjoint of splatting and developing: d<grad_in, image>/d(value of each camera sample)."""
+    ) -> tuple[mi.Spectrum, list[mi.Float]]:
+        """Adjoint of splatting and developing: d<grad_in, image>/d(value of each camera sample), and of its AOVs."""
         with dr.resume_grad():
             value = dr.full(mi.Spectrum, 1.0, dr.width(pos))
-            dr.enable_grad(value)
-            image = self._splat(film, pos, value, ray, mi.Bool(True), spp)
+            aovs = [dr.full(mi.Float, 1.0, dr.width(pos)) for _ in self.aovs.names]
+            dr.enable_grad(value, *aovs)
+            image = self._splat(film, pos, value, ray, mi.Bool(True), spp, aovs)
             dr.set_grad(image, grad_in)
             dr.enqueue(dr.ADMode.Backward, image)
             dr.traverse(dr.ADMode.Backward)
-            δvalue = dr.grad(value)
+            result = dr.grad(value), [dr.grad(aov) for aov in aovs]
         film.clear()
-        return δvalue
+        return result
 
     @staticmethod
     def geometry_attached(scene: mi.Scene, params: Any) -> bool:

@@ -67,7 +67,7 @@ class PathReplay(ReplayIntegrator):
             geometry: whether vertices can move (differential walks); materials and lights alone are cheaper.
 
         Returns:
-            (L or δL, whether the ray hit a surface, no AOVs, L as the state of the differential walk).
+            (L or δL, whether the ray hit a surface, the AOVs (primal), L as the state of the differential walk).
         """
         primal = mode == dr.ADMode.Primal
         moving = not primal and geometry
@@ -262,7 +262,8 @@ class PathReplay(ReplayIntegrator):
                         flags=dr.ADFlag.ClearInterior | dr.ADFlag.AllowNoGrad,
                     )
 
-        return L if primal else δL, depth != first_depth, [], L
+        aovs = self.aovs.values(scene, camera, camera.o) if primal else []
+        return L if primal else δL, depth != first_depth, aovs, L
 
     def radiance(
         self, scene: mi.Scene, sampler: mi.Sampler, ray: mi.Ray3f, depth: mi.UInt32 | int = 0, active: Any = True

@@ -129,6 +129,8 @@ class WarpedArea(PathReplay):
             raise UnsupportedGradient(
                 "warped_area does not look through hidden emitters", remedy="use edge_sampling or finite_difference"
             )
+        if self.aovs.names:
+            raise UnsupportedGradient("warped_area moves colours, no AOVs", remedy="use edge_sampling")
         warn_of_hidden_motion(scene)
         self._say_what_edges_add(scene, sensor)
         if self.max_depth > self.warp_depth + 1:

@@ -31,7 +31,7 @@ from .distribution import Discrete, stratified
 from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
-from .primary import Beside, radiance_jump, side_distance
+from .primary import Beside, jump_across, side_distance
 from .silhouettes import CONTACT, GAP, GAP_SMOOTH, Silhouettes
 from .stream import Stream
 from .tables import MESH, QUADRIC
@@ -277,7 +277,7 @@ def crossing_term(
     Returns:
         The derivative image in forward mode.
     """
-    film, camera = FilmSplat(sensor), FilmMap(sensor)
+    film, camera = FilmSplat(sensor, integrator.aovs.names), FilmMap(sensor)
     probe = Probe(scene, camera)
 
     def evaluate(numbers: Numbers, attach: bool) -> Contribution:
@@ -297,8 +297,8 @@ def crossing_term(
         u = x.u
         dr.eval(u, normal, weight, active, numbers.cell)
         sides = Beside.neither(normal, side_distance(film))
-        jump, alpha, wavelengths = radiance_jump(integrator, scene, camera, u, lens, sides, random, active)
-        return Contribution(u, motion, jump, weight, None, alpha, wavelengths)
+        jump = jump_across(integrator, scene, camera, u, lens, sides, random, active)
+        return Contribution(u, motion, weight=weight, **jump)
 
     with dr.suspend_grad():
         where = Discrete(dr.ones(mi.Float, film_cells(film)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import drjit as dr
@@ -28,6 +29,7 @@ def deliver(
     alpha: mi.Float | None = None,
     wavelengths: Any = None,
     tangent: mi.Float | None = None,
+    aovs: Sequence[mi.Float] = (),
 ) -> mi.TensorXf | None:
     """Splat value · scale · (derivative of motion), or propagate its adjoint into motion.
 
@@ -39,6 +41,7 @@ def deliver(
         grad_in: adjoint image in backward mode.
         alpha: (N,) the same as value for coverage.
         tangent: (N,) the derivative of motion in forward mode, if it is known already.
+        aovs: (N,) the same as value for each further channel of the film, or none of them.
 
     Returns:
         The derivative image in forward mode.
@@ -56,9 +59,13 @@ def deliver(
         weight = scale * tangent
         δvalue = value * weight
         fine = dr.all(dr.isfinite(δvalue)) & (weight != 0)
-        return film.image(u, dr.select(fine, δvalue, 0), dr.select(fine, alpha * weight, 0), wavelengths)
-    adjoint, δalpha = film.adjoint(u, wavelengths, grad_in)
-    weight = (dr.sum(adjoint * value) + δalpha * alpha) * scale
+        rest = [dr.select(fine & dr.isfinite(aov), aov * weight, 0) for aov in aovs]
+        return film.image(u, dr.select(fine, δvalue, 0), dr.select(fine, alpha * weight, 0), wavelengths, rest)
+    adjoint, δalpha, δaovs = film.adjoint(u, wavelengths, grad_in)
+    weight = dr.sum(adjoint * value) + δalpha * alpha
+    if aovs:
+        weight += sum(δ * dr.select(dr.isfinite(aov), aov, 0) for δ, aov in zip(δaovs, aovs, strict=True))
+    weight *= scale
     weight = dr.select(dr.isfinite(weight) & (scale != 0), weight, 0)
     with dr.resume_grad():
         dr.backward_from(motion * weight, flags=dr.ADFlag.ClearInterior)

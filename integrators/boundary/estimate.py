@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ class Contribution:
         alpha: (N,) second factor of coverage.
         wavelengths: of the samples, in spectral variants.
         tangent: (N,) the derivative of motion, where forward mode had to find it before.
+        aovs: (N,) second factor of each further channel of the film, or none of them.
     """
 
     u: mi.Point2f
@@ -42,6 +43,7 @@ class Contribution:
     alpha: mi.Float | None = None
     wavelengths: Any = None
     tangent: mi.Float | None = None
+    aovs: Sequence[mi.Float] = ()
 
 
 #: evaluate(numbers, attach): attach is whether motion shall carry derivatives
@@ -82,14 +84,16 @@ def estimate(
     if guiding is not None:
         guiding.learn(numbers, magnitude(found))
     scale = found.weight / dr.opaque(mi.Float, count)
-    return deliver(
-        mode, film, found.u, found.motion, found.value, scale, grad_in, found.alpha, found.wavelengths, found.tangent
-    )
+    further = found.alpha, found.wavelengths, found.tangent, found.aovs
+    return deliver(mode, film, found.u, found.motion, found.value, scale, grad_in, *further)
 
 
 def magnitude(found: Contribution) -> mi.Float:
-    """(N,) how much each sample contributes per unit of motion."""
-    size = dr.max(dr.abs(mi.unpolarized_spectrum(found.value))) * dr.abs(found.weight)
+    """(N,) how much each sample contributes per unit of motion; a jump of an AOV counts as a radiance, up to one."""
+    size = dr.max(dr.abs(mi.unpolarized_spectrum(found.value)))
+    for aov in found.aovs:
+        size = dr.maximum(size, dr.minimum(dr.abs(aov), 1))
+    size *= dr.abs(found.weight)
     if found.reach is not None:
         size *= found.reach
     return dr.select(found.weight != 0, size, 0)

@@ -8,6 +8,7 @@ Neither the number of lanes nor the size of the border enters.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import drjit as dr
@@ -26,13 +27,15 @@ class FilmSplat:
 
     Args:
         sensor: whose film it is.
+        aovs: names of the channels behind the colours.
 
     Raises:
         UnsupportedGradient: a film that stores something other than colours.
     """
 
-    def __init__(self, sensor: mi.Sensor) -> None:
+    def __init__(self, sensor: mi.Sensor, aovs: Sequence[str] = ()) -> None:
         film = sensor.film()
+        self.aovs = list(aovs)
         if mi.has_flag(film.flags(), mi.FilmFlags.Special):
             raise UnsupportedGradient(
                 f"edge sampling cannot splat on a {film.class_name()}", key=film.id(), remedy="use an hdrfilm"
@@ -71,16 +74,18 @@ class FilmSplat:
             result.append(dr.block_sum(rfilter.eval(x - centre) * (high - low) / _QUADRATURE, _QUADRATURE))
         return result
 
-    def _develop(self, u: mi.Point2f, value: Any, alpha: mi.Float, wavelengths: Any) -> mi.TensorXf:
+    def _develop(
+        self, u: mi.Point2f, value: Any, alpha: mi.Float, wavelengths: Any, aovs: list[mi.Float]
+    ) -> mi.TensorXf:
         film = self.film
         # Lanes without a contribution may have no position; zero times the filter's weight there would be NaN
         placed = dr.isfinite(u.x) & dr.isfinite(u.y)
         u = mi.Point2f(dr.select(placed, u, self.low))
-        film.prepare([])
+        film.prepare(self.aovs)
         block = film.create_block()
         block.set_coalesce(False)
         ADIntegrator._splat_to_block(
-            block, film, u, value=value, weight=0.0, alpha=alpha, aovs=[], wavelengths=wavelengths
+            block, film, u, value=value, weight=0.0, alpha=alpha, aovs=aovs, wavelengths=wavelengths
         )
         film.put_block(block)
 
@@ -98,29 +103,35 @@ class FilmSplat:
         film.put_block(weights)
         return film.develop()
 
-    def image(self, u: mi.Point2f, value: Any, alpha: mi.Float, wavelengths: Any) -> mi.TensorXf:
+    def image(
+        self, u: mi.Point2f, value: Any, alpha: mi.Float, wavelengths: Any, aovs: Sequence[mi.Float] = ()
+    ) -> mi.TensorXf:
         """Sum of the splats as an image of the film's format.
 
         Args:
             u: (N,) film positions in pixels.
             value: (N,) spectra; for a density over the film, divided by the number of samples.
             alpha: (N,) the same for the alpha channel.
+            aovs: (N,) the same for each of the other channels; none is zero.
         """
-        image = self._develop(u, value, alpha, wavelengths)
+        image = self._develop(u, value, alpha, wavelengths, list(aovs) or [mi.Float(0)] * len(self.aovs))
         self.film.clear()
         return image
 
-    def adjoint(self, u: mi.Point2f, wavelengths: Any, grad_in: mi.TensorXf) -> tuple[mi.Spectrum, mi.Float]:
-        """d<grad_in, image>/d(value) and /d(alpha) of each splat."""
+    def adjoint(
+        self, u: mi.Point2f, wavelengths: Any, grad_in: mi.TensorXf
+    ) -> tuple[mi.Spectrum, mi.Float, list[mi.Float]]:
+        """d<grad_in, image>/d(value), /d(alpha) and /d(AOV) of each splat; further channels of grad_in are ignored."""
         with dr.resume_grad():
             # The map is linear, so any value would do; but products with a literal zero would be optimised away
             value = dr.full(mi.Spectrum, 1.0, dr.width(u))
             alpha = dr.full(mi.Float, 1.0, dr.width(u))
-            dr.enable_grad(value, alpha)
-            image = self._develop(u, value, alpha, wavelengths)
-            dr.set_grad(image, grad_in)
+            aovs = [dr.full(mi.Float, 1.0, dr.width(u)) for _ in self.aovs]
+            dr.enable_grad(value, alpha, *aovs)
+            image = self._develop(u, value, alpha, wavelengths, aovs)
+            dr.set_grad(image, grad_in[:, :, : image.shape[2]])
             dr.enqueue(dr.ADMode.Backward, image)
             dr.traverse(dr.ADMode.Backward)
-            result = dr.grad(value), dr.grad(alpha)
+            result = dr.grad(value), dr.grad(alpha), [dr.grad(aov) for aov in aovs]
         self.film.clear()
         return result

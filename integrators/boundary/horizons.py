@@ -31,7 +31,7 @@ from .distribution import Discrete
 from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
-from .primary import Beside, radiance_jump, side_distance
+from .primary import Beside, jump_across, side_distance
 from .view import View
 
 
@@ -197,7 +197,7 @@ def horizon_term(
     Returns:
         The derivative image in forward mode.
     """
-    film, camera = FilmSplat(sensor), FilmMap(sensor)
+    film, camera = FilmSplat(sensor, integrator.aovs.names), FilmMap(sensor)
 
     def evaluate(numbers: Numbers, attach: bool) -> Contribution:
         index, number, probability = where.sample(numbers.place)
@@ -231,8 +231,8 @@ def horizon_term(
         weight = dr.select(active, 0.5 * dr.pi * width * count / (probability * numbers.density), 0)
         dr.eval(u, normal, weight, active, numbers.cell)
         sides = Beside.neither(normal, side_distance(film))
-        jump, alpha, wavelengths = radiance_jump(integrator, scene, camera, u, lens, sides, random, active)
-        return Contribution(u, motion, jump, weight, None, alpha, wavelengths)
+        jump = jump_across(integrator, scene, camera, u, lens, sides, random, active)
+        return Contribution(u, motion, weight=weight, **jump)
 
     with dr.suspend_grad():
         where = Discrete(horizons.weights(camera, film))

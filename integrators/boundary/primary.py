@@ -216,7 +216,7 @@ def primary_term(
     Returns:
         The derivative image in forward mode.
     """
-    film, camera = FilmSplat(sensor), FilmMap(sensor)
+    film, camera = FilmSplat(sensor, integrator.aovs.names), FilmMap(sensor)
     see_through = transparent(scene) or integrator.hide_emitters
 
     def evaluate(numbers: Numbers, attach: bool) -> Contribution:
@@ -248,8 +248,8 @@ def primary_term(
             active &= visible(scene, mi.Ray3f(ray), start, exact, active)
         weight = dr.select(active, dr.rcp(probability * numbers.density), 0)
         dr.eval(u, perp, weight, active, numbers.cell, beside)
-        jump, alpha, wavelengths = radiance_jump(integrator, scene, camera, u, aperture, beside, random, active)
-        return Contribution(u, motion, jump, weight, dr.norm(perp), alpha, wavelengths)
+        jump = jump_across(integrator, scene, camera, u, aperture, beside, random, active)
+        return Contribution(u, motion, weight=weight, reach=dr.norm(perp), **jump)
 
     with dr.suspend_grad():
         where = PrimaryCurves(curves, camera, film, moving_only=not camera.moves())
@@ -258,7 +258,7 @@ def primary_term(
         return estimate(evaluate, mode, film, seed, count, where.choice, False, memory, grad_in)
 
 
-def radiance_jump(
+def jump_across(
     integrator: Any,
     scene: mi.Scene,
     camera: FilmMap,
@@ -267,8 +267,11 @@ def radiance_jump(
     beside: Beside,
     random: Stream,
     active: mi.Bool,
-) -> tuple[mi.Spectrum, mi.Float, Any]:
-    """L on the low side less L on the high side, including the sensor's weight; the same for alpha; the wavelengths.
+) -> dict[str, Any]:
+    """L on the low side less L on the high side, including the sensor's weight; the same for alpha and AOVs.
+
+    Returns:
+        value, alpha, aovs and wavelengths of a `Contribution`.
 
     On the outer side of a silhouette the ray starts beside it: a camera ray at a distance of ε could miss a layer of
     the occluder close behind, which has a silhouette of its own. Both sides are lanes 2i and 2i + 1 of one launch: one
@@ -289,8 +292,13 @@ def radiance_jump(
     L, valid = integrator.radiance(scene, random.gather(pair), onward, 0, both)
     L = dr.select(both, L * dr.detach(weight), 0)
     covered = dr.select(both & valid, mi.Float(1), mi.Float(0))
-    dr.eval(L, covered)
+    aovs = integrator.aovs.values(scene, mi.Ray3f(onward), mi.Point3f(dr.detach(ray.o)), both)
+    dr.eval(L, covered, aovs)
     first = 2 * dr.arange(mi.UInt32, count)
-    jump = dr.gather(mi.Spectrum, L, first) - dr.gather(mi.Spectrum, L, first + 1)
-    alpha = dr.gather(mi.Float, covered, first) - dr.gather(mi.Float, covered, first + 1)
-    return jump, alpha, dr.gather(type(ray.wavelengths), ray.wavelengths, first) if mi.is_spectral else ray.wavelengths
+    jump = lambda x: dr.gather(type(x), x, first) - dr.gather(type(x), x, first + 1)
+    return {
+        "value": jump(L),
+        "alpha": jump(covered),
+        "aovs": [jump(aov) for aov in aovs],
+        "wavelengths": dr.gather(type(ray.wavelengths), ray.wavelengths, first) if mi.is_spectral else ray.wavelengths,
+    }

@@ -340,6 +340,8 @@ class Problem:
         import mitsuba as mi
 
         settings = {**self.scene.default_integrator(), **self.estimator}
+        if "aovs" in settings:
+            raise UsageError("photographs have no aovs", where="estimator", remedy="leave them out, or write a loop")
         if self.estimator["type"] not in ESTIMATORS:
             settings = {k: v for k, v in settings.items() if k not in ESTIMATOR_BUDGETS}
         return mi.load_dict(settings)

@@ -346,6 +346,11 @@ class Scene:
                     settings[name] = props[name]
         return settings
 
+    def aovs(self) -> str:
+        """The variables of the scene file's `aov` integrator ("dd:depth,nn:sh_normal"); "" without one."""
+        plugins = range(1, len(self.graph))
+        return next((self.graph.props(k)["aovs"] for k in plugins if self.graph.plugin(k) == "aov"), "")
+
     def render(
         self, spp: int, seed: int = 0, sensor: int | Any = 0, integrator: str | dict[str, Any] | Any | None = None
     ) -> np.ndarray:

@@ -279,6 +279,13 @@ CASES: tuple[Case, ...] = (
         pane="cube",
         glass="roughdielectric",
     ),
+    # --- what the camera meets first, in further channels
+    _case("aovs-mesh-moves", "aovs", _MOVE, _I, _P, "aovs", quick=True),
+    _case("aovs-sphere-moves", "aovs", _POSE, _I, _P, "aovs", shape="sphere"),
+    _case("aovs-sunk-cube-moves", "aovs", _MOVE, _I, _P, "aovs", depth=-0.2),
+    _case("aovs-camera-turns", "aovs", "camera.to_world rotate:y", _I, _P, _C, "aovs"),
+    _case("aovs-gaussian-filter", "aovs", _MOVE, _I, _P, "aovs", rfilter="gaussian", border="true"),
+    _case("aovs-wall-alone", "aovs", "wall.bsdf.brdf_0.reflectance.value value:1,0.5,0.2", _I, "aovs", depth=9),
     # --- lights, nothing hidden
     _case("point-intensity", "lights", "point.intensity.value", _I, quick=True),
     _case("point-position", "lights", "point.position translate:x", _I),
@@ -376,7 +383,7 @@ def expectation(estimator: str, case: Case) -> Expectation:
     missing = case.needs - handles
     if not missing:
         return Expectation(PASS)
-    bias = INTERIOR_SLOPES.get(case.id, 0.0) - 1 if handles == {"interior"} else None
+    bias = INTERIOR_SLOPES.get(case.id, 0.0) - 1 if handles <= {"interior", "aovs"} else None
     return Expectation(CAUGHT, bias, f"leaves out {', '.join(sorted(missing))}")
 
 

@@ -215,6 +215,8 @@ def _remedy(row: Comparison, rows: Sequence[Comparison], subject: Subject, keys:
     if subject.owner is not None:
         infos = subject.owner.parameters()
         needs = set().union(*(infos[key].needs for key in keys if key in infos)) or needs
+    if subject.aovs:
+        needs |= {"aovs"}
     able = [e.name for e in ESTIMATORS.values() if needs <= e.handles and e.name not in tried and e.name != REFERENCE]
     if able:
         return f"use {able[0]}, which accounts for {', '.join(sorted(needs))}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .channels import pick, place
 from .motion import BoundMotion
 from .samples import Replicates
 
@@ -92,8 +93,7 @@ class Gradient:
             image = self.estimator.render_forward(
                 self.bound.scene, self.bound.params, self.sensor, seed=dr.opaque(mi.UInt32, seed), spp=spp
             )
-            array = np.asarray(image, dtype=np.float64)
-        return array[..., :3] if array.shape[-1] >= 3 else array[..., :1]
+            return pick(np.asarray(image, dtype=np.float64), self.estimator)
 
     def backward_gradient(self, adjoint: np.ndarray, spp: int, seed: int) -> np.ndarray:
         """One ⟨Jᵀ u, v⟩, () float64; `adjoint` is u, (H, W, C)."""
@@ -104,20 +104,12 @@ class Gradient:
             self.estimator.render_backward(
                 self.bound.scene,
                 self.bound.params,
-                mi.TensorXf(_as_film(adjoint, self.sensor)),
+                mi.TensorXf(place(adjoint, self.sensor, self.estimator)),
                 self.sensor,
                 seed=dr.opaque(mi.UInt32, seed),
                 spp=spp,
             )
             return np.asarray(float(dr.grad(theta)[0]))
-
-
-def _as_film(adjoint: np.ndarray, sensor: Any) -> np.ndarray:
-    """The adjoint image with as many channels as the film has; zero for alpha."""
-    channels = max(int(sensor.film().base_channels_count()) - 1, adjoint.shape[-1])  # the film counts its weight
-    wide = np.zeros((*adjoint.shape[:2], channels), dtype=np.float32)
-    wide[..., : adjoint.shape[-1]] = adjoint
-    return wide
 
 
 def _mean_of_passes(render: Callable[[int, int], np.ndarray], spp: int, seed: int, pixels: int) -> np.ndarray:

@@ -25,6 +25,7 @@ import numpy as np
 
 from pathtracer.runtime.folders import cache_folder, writable
 
+from .channels import pick
 from .motion import BoundMotion
 from .samples import Replicates
 
@@ -102,7 +103,7 @@ class Reference:
 
         def render(theta: float, seed: int) -> np.ndarray:
             self.bound.apply(theta)
-            return _rgb(render_mean(self.bound.scene, self.sensor, self.base, spp, seed))
+            return pick(render_mean(self.bound.scene, self.sensor, self.base, spp, seed), self.base)
 
         steps = [self.epsilon, self.epsilon / RATIO]
         try:
@@ -130,7 +131,7 @@ class Reference:
 
         def render(theta: float, seed: int) -> np.ndarray:
             self.bound.apply(theta)
-            return _rgb(render_mean(self.bound.scene, self.sensor, self.base, spp, seed))
+            return pick(render_mean(self.bound.scene, self.sensor, self.base, spp, seed), self.base)
 
         try:
             # the verdict comes with about eight times the samples of the search, on twice as many replicates
@@ -149,6 +150,7 @@ class Reference:
         scene, params = self.bound.scene, self.bound.params
         digest = hashlib.sha256(f"{FORMAT} {mi.__version__} {mi.variant()} {self.bound.motion}".encode())
         digest.update(f"{self.replicates} {self.seed} {self.base} {self.sensor} {scene}".encode())
+        digest.update(f"{list(self.base.aov_names())}".encode())
         for key in sorted(params.keys()):
             value = params[key]
             if isinstance(value, mi.Transform4f):
@@ -191,11 +193,6 @@ class Reference:
                 rate=grown.rate,
             )
         Path(name).replace(self._file)
-
-
-def _rgb(image: np.ndarray) -> np.ndarray:
-    """Colour channels only: (H, W, 3), or (H, W, 1) in mono."""
-    return image[..., :3] if image.shape[-1] >= 3 else image[..., :1]
 
 
 def reference_folder() -> Path | None:

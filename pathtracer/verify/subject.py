@@ -34,6 +34,7 @@ class Subject:
         sensor: the `mi.Sensor` that looks at it.
         depth: `max_depth`, `rr_depth`, `hide_emitters` of the scene file.
         owner: the `pathtracer.scenes.Scene` it came from, if any.
+        aovs: channels behind the colours, as the scene file's `aov` integrator has them.
     """
 
     scene: Any
@@ -41,6 +42,7 @@ class Subject:
     sensor: Any
     depth: dict[str, Any]
     owner: Any = None
+    aovs: str = ""
 
     def base(self) -> Any:
         """The integrator that finite differences render with: Mitsuba's own, without roulette where paths are short.
@@ -54,7 +56,14 @@ class Subject:
         depth = dict(self.depth)
         if 0 <= depth["max_depth"] <= 32:
             depth["rr_depth"] = 1000
-        return mi.load_dict({"type": primal_plugin(self.scene), **depth})
+        return mi.load_dict(self.with_aovs({"type": primal_plugin(self.scene), **depth}))
+
+    def with_aovs(self, integrator: dict[str, Any]) -> dict[str, Any]:
+        """One of Mitsuba's integrators, with the scene's further channels, each named by its type."""
+        if not self.aovs:
+            return integrator
+        types = [pair.strip().partition(":")[2] for pair in self.aovs.split(",")]
+        return {"type": "aov", "aovs": ",".join(f"{kind}:{kind}" for kind in types), "image": integrator}
 
 
 def subject_of(scene: Any, sensor: int = 0) -> Subject:
@@ -70,7 +79,7 @@ def subject_of(scene: Any, sensor: int = 0) -> Subject:
     elif isinstance(scene, dict):
         scene = Scene.from_dict(scene)
     if isinstance(scene, Scene):
-        return Subject(scene.mi, scene.params, scene.sensor(sensor), scene.default_integrator(), scene)
+        return Subject(scene.mi, scene.params, scene.sensor(sensor), scene.default_integrator(), scene, scene.aovs())
     if not isinstance(scene, mi.Scene):
         raise UsageError(
             f"cannot check a {type(scene).__name__}", remedy="give a scene, a path or a Mitsuba dictionary"
@@ -151,8 +160,13 @@ def load_estimator(subject: Subject, spec: Any, **properties: Any) -> tuple[str,
     depth = dict(subject.depth)
     if name == "direct_projective":
         depth = {"hide_emitters": depth["hide_emitters"]}
+    settings = {"type": name, **depth, **_UNGUIDED.get(name, {}), **properties}
+    if name in FOREIGN:
+        settings = subject.with_aovs(settings)
+    elif subject.aovs:
+        settings.setdefault("aovs", subject.aovs)
     try:
-        integrator = mi.load_dict({"type": name, **depth, **_UNGUIDED.get(name, {}), **properties})
+        integrator = mi.load_dict(settings)
     except RuntimeError as error:
         if "not found" in str(error) or "could not be" in str(error).lower():
             known = [*ESTIMATORS, *FOREIGN]
