@@ -47,6 +47,18 @@ def cosine_ratio(si: mi.SurfaceInteraction3f, d: mi.Vector3f) -> mi.Float:
     return dr.select(geometric > 0, dr.abs_dot(si.sh_frame.n, d) / geometric, 0)
 
 
+def reaches_back(scene: mi.Scene, at: mi.Interaction3f, start: mi.Point3f, active: mi.Bool) -> mi.Bool:
+    """Whether nothing stands between what a ray hit and the point where it started, which touches nothing.
+
+    A ray that starts within a tube leaves it unnoticed; the way back meets it. Clear of `at` along the normal (along
+    the way it might start within the tube), up to `start` itself (a thin tube ends close to it).
+    """
+    origin = at.spawn_ray(dr.normalize(mi.Vector3f(start - at.p))).o
+    back = mi.Vector3f(start - origin)
+    length = dr.norm(back)
+    return active & ~scene.ray_test(mi.Ray3f(origin, back / length, length, 0, []), active)
+
+
 @dr.syntax
 def importance_walk(
     integrator: Any,
@@ -128,12 +140,12 @@ def importance_walk(
         roulette = bounces + 1 >= integrator.rr_depth
         active &= ~roulette | (stream.next_1d() < survive)
         β *= dr.select(roulette, dr.rcp(survive), 1)
-        behind = mi.Point3f(si.p)
-        si = scene.ray_intersect(si.spawn_ray(onward), active)
+        ray_on = si.spawn_ray(onward)
+        si = scene.ray_intersect(ray_on, active)
         ω = -onward
         active &= si.is_valid()
         if dr.hint(tubes, mode="scalar"):
-            active &= ~scene.ray_test(si.spawn_ray_to(behind), active)
+            active &= reaches_back(scene, si, ray_on.o, active)
         bounces += 1
 
     return Connection(kept_u, kept * total, kept_bounces, kept_aperture)

@@ -35,7 +35,7 @@ from .distribution import Discrete
 from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
-from .importance import Connection, importance_walk
+from .importance import Connection, importance_walk, reaches_back
 from .lights import Lights, arriving, reached
 from .primary import TOUCH
 from .shadow import ShadowCurves
@@ -75,10 +75,10 @@ def seen_from(
     r = dr.norm(back)
     back /= r
     active = active & ~scene.ray_test(mi.Ray3f(start, back, r * (1 - TOUCH), 0, []), active)
-    if curves.tubes is not None:  # a ray that starts within another tube leaves it unnoticed; the way from x meets it
+    if curves.tubes is not None:
         receiver = dr.zeros(mi.Interaction3f, dr.width(r))
-        receiver.p, receiver.n = x, n  # off along the normal: along the way, it might start within the tube
-        active &= ~scene.ray_test(receiver.spawn_ray_to(start), active)
+        receiver.p, receiver.n = x, n
+        active &= reaches_back(scene, receiver, start, active)
     return active
 
 
@@ -137,8 +137,8 @@ def near_end(
     ray = mi.Ray3f(start, -ω)
     hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
     si = hit.compute_surface_interaction(ray, mi.RayFlags.All, active)
-    if curves.tubes is not None:  # one that starts within another tube has left it unnoticed; the way back meets it
-        si.t = dr.select(scene.ray_test(si.spawn_ray_to(start), active & si.is_valid()), dr.inf, si.t)
+    if curves.tubes is not None:
+        si.t = dr.select(reaches_back(scene, si, start, active & si.is_valid()), si.t, dr.inf)
     if not standing:
         past = goes_past(scene, point, outward, ray, hit, si, active & si.is_valid())
         si.t = dr.select(past, si.t, dr.inf)
