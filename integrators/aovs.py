@@ -15,6 +15,7 @@ import drjit as dr
 import mitsuba as mi
 
 from .attached import still_at_limb
+from .errors import UnsupportedGradient
 
 
 def _albedo(si: mi.SurfaceInteraction3f, valid: mi.Bool) -> list[mi.Float]:
@@ -77,6 +78,19 @@ class Aovs:
         si.t = dr.norm(si.p - eye)
         found = [value for kind in self.types for value in TYPES[kind][1](si, valid)]
         return [dr.select(valid, value, 0) for value in found]
+
+    def require_known_jumps(self, scene: mi.Scene) -> None:
+        """Refuse uv where they jump within a surface: along the seam of a round shape, or at every edge of a bare mesh.
+
+        Raises:
+            UnsupportedGradient: something moves, and there is such a shape.
+        """
+        for shape in scene.shapes() if "uv" in self.types else []:
+            if not (isinstance(shape, mi.Mesh) and shape.has_vertex_texcoords()):
+                raise UnsupportedGradient(
+                    f"the uv of {shape.id()} jump within its surface, and of these jumps no samples are taken",
+                    remedy="leave uv out of the aovs, or use meshes with texture coordinates",
+                )
 
 
 def _why_not(kind: str) -> str:

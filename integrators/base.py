@@ -225,6 +225,8 @@ class ReplayIntegrator(ADIntegrator):
             ray, weight, pos = self.sample_rays(scene, sensor, sampler)
             with dr.resume_grad():  # nothing counts as attached while derivatives are suspended
                 geometry = self.geometry_attached(scene, params) or dr.grad_enabled(ray.o, ray.d)
+                if geometry:
+                    self.aovs.require_known_jumps(scene)
                 aovs = self.aovs.values(scene, ray, ray.o)
                 # What happens to a sample before replay starts: the response of the sensor, the specular chain
                 head = self.camera_head(scene, sampler, ray, geometry)

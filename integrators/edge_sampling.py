@@ -299,6 +299,7 @@ class EdgeSampling(PathReplay):
         ) -> mi.TensorXf | None:
             if not camera_moves(sensor) and not geometry_moves(scene):
                 return nothing(FilmSplat(sensor), mode)
+            self.aovs.require_known_jumps(scene)
             if not recording():
                 self.prepare_scene(scene, sensor)
             elif self._topology is None:

@@ -78,6 +78,8 @@ class TorchRender:
         self.shapes = {k: self._shape(k, infos[k].kind) for k in self.keys}
         self._sensor = scene.sensor(sensor) if isinstance(sensor, int) else sensor
         settings = {"type": estimator} if isinstance(estimator, str) else dict(estimator)
+        if "aovs" in settings:
+            raise UsageError("pictures in PyTorch have no aovs", where="estimator", remedy="leave them out")
         warn_of_missing(str(settings["type"]), {k: infos[k].needs for k in self.keys})
         self._integrator = mi.load_dict({**scene.default_integrator(), **settings})
         self._wrapped = dr.wrap(source="torch", target="drjit")(self._render)

@@ -281,7 +281,7 @@ CASES: tuple[Case, ...] = (
     ),
     # --- what the camera meets first, in further channels
     _case("aovs-mesh-moves", "aovs", _MOVE, _I, _P, "aovs", quick=True),
-    _case("aovs-sphere-moves", "aovs", _POSE, _I, _P, "aovs", shape="sphere"),
+    _case("aovs-sphere-moves", "aovs", _POSE, _I, _P, "aovs", shape="sphere", further=""),
     _case("aovs-sunk-cube-moves", "aovs", _MOVE, _I, _P, "aovs", depth=-0.2),
     _case("aovs-camera-turns", "aovs", "camera.to_world rotate:y", _I, _P, _C, "aovs"),
     _case("aovs-gaussian-filter", "aovs", _MOVE, _I, _P, "aovs", rfilter="gaussian", border="true"),

@@ -171,6 +171,8 @@ def check_gradients(
                     if row.verdict is Verdict.FAIL and row.spp and diagnosis and not isinstance(spec, type(estimator)):
                         _explain(row, subject, bound, spec, reference)
                     row.notes += [shrunk] if shrunk else []
+                    if subject.unchecked:
+                        row.notes.append(f"not checked: the aovs {', '.join(subject.unchecked)}, without a derivative")
                     rows.append(row)
                     if progress:
                         progress("", row)

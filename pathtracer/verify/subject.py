@@ -34,7 +34,8 @@ class Subject:
         sensor: the `mi.Sensor` that looks at it.
         depth: `max_depth`, `rr_depth`, `hide_emitters` of the scene file.
         owner: the `pathtracer.scenes.Scene` it came from, if any.
-        aovs: channels behind the colours, as the scene file's `aov` integrator has them.
+        aovs: channels behind the colours, those of the scene file's `aov` integrator that have a derivative.
+        unchecked: types of that integrator that have none.
     """
 
     scene: Any
@@ -43,6 +44,7 @@ class Subject:
     depth: dict[str, Any]
     owner: Any = None
     aovs: str = ""
+    unchecked: tuple[str, ...] = ()
 
     def base(self) -> Any:
         """The integrator that finite differences render with: Mitsuba's own, without roulette where paths are short.
@@ -59,11 +61,8 @@ class Subject:
         return mi.load_dict(self.with_aovs({"type": primal_plugin(self.scene), **depth}))
 
     def with_aovs(self, integrator: dict[str, Any]) -> dict[str, Any]:
-        """One of Mitsuba's integrators, with the scene's further channels, each named by its type."""
-        if not self.aovs:
-            return integrator
-        types = [pair.strip().partition(":")[2] for pair in self.aovs.split(",")]
-        return {"type": "aov", "aovs": ",".join(f"{kind}:{kind}" for kind in types), "image": integrator}
+        """One of Mitsuba's integrators, with the scene's further channels."""
+        return {"type": "aov", "aovs": self.aovs, "image": integrator} if self.aovs else integrator
 
 
 def subject_of(scene: Any, sensor: int = 0) -> Subject:
@@ -79,7 +78,12 @@ def subject_of(scene: Any, sensor: int = 0) -> Subject:
     elif isinstance(scene, dict):
         scene = Scene.from_dict(scene)
     if isinstance(scene, Scene):
-        return Subject(scene.mi, scene.params, scene.sensor(sensor), scene.default_integrator(), scene, scene.aovs())
+        from integrators.aovs import TYPES
+
+        asked = [kind for _, _, kind in (pair.strip().partition(":") for pair in scene.aovs().split(",")) if kind]
+        known = ",".join(f"{kind}:{kind}" for kind in asked if kind in TYPES)  # the names say what a reference shows
+        rest = tuple(kind for kind in asked if kind not in TYPES)
+        return Subject(scene.mi, scene.params, scene.sensor(sensor), scene.default_integrator(), scene, known, rest)
     if not isinstance(scene, mi.Scene):
         raise UsageError(
             f"cannot check a {type(scene).__name__}", remedy="give a scene, a path or a Mitsuba dictionary"
@@ -161,10 +165,20 @@ def load_estimator(subject: Subject, spec: Any, **properties: Any) -> tuple[str,
     if name == "direct_projective":
         depth = {"hide_emitters": depth["hide_emitters"]}
     settings = {"type": name, **depth, **_UNGUIDED.get(name, {}), **properties}
+    if "aovs" in properties:
+        raise UsageError(
+            "the differences have only the channels of the scene",
+            where=name,
+            remedy="ask for aovs by an aov integrator in the scene file",
+        )
     if name in FOREIGN:
         settings = subject.with_aovs(settings)
-    elif subject.aovs:
-        settings.setdefault("aovs", subject.aovs)
+    elif subject.aovs and name == REFERENCE:
+        settings["base"] = subject.base()
+    elif subject.aovs and name in checkable():
+        settings["aovs"] = subject.aovs
+    elif subject.aovs and name in ESTIMATORS:
+        raise UsageError(f"{name} renders no aovs", remedy="take the aov integrator out of the scene file")
     try:
         integrator = mi.load_dict(settings)
     except RuntimeError as error:
