@@ -61,9 +61,8 @@ def test_forward_and_backward_are_adjoint(motion: str, pixel_format: str) -> Non
     loaded = scene(pixel_format=pixel_format)
     bound = Motion.parse(motion).bind(loaded, mi.traverse(loaded))
     with bound.attached(forward=True):
-        tangent = np.array(
-            estimator(aovs=MOVING).render_forward(loaded, bound.params, seed=3, spp=32), dtype=np.float64
-        )
+        image = estimator(aovs=MOVING).render_forward(loaded, bound.params, seed=3, spp=32)
+    tangent = np.array(image, dtype=np.float64)
     assert (np.abs(tangent[..., -11:-3]).max((0, 1)) > 0).all()
     adjoint = np.random.default_rng(0).random(tangent.shape).astype(np.float32)
     with bound.attached(forward=False) as theta:
