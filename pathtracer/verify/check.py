@@ -25,6 +25,7 @@ import numpy as np
 
 from integrators.errors import GradientWarning, UnsupportedGradient
 
+from .channels import aov_count
 from .comparison import Comparison, Settings, describe
 from .estimate import Gradient
 from .motion import BoundMotion
@@ -135,6 +136,7 @@ def compare(
     images = gradient.forward.values
     result.gradient = None if images is None else trimmed_mean(images)
     result.reference, result.view = trimmed_mean(reference.images), reference.view
+    result.aovs = aov_count(reference.base)
     result.spp, result.reference_spp, result.epsilon = gradient.forward.spp, reference.spp, reference.epsilon
     result.seconds = time.monotonic() - start
     if not result.reason:

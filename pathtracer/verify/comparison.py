@@ -60,6 +60,7 @@ class Comparison:
         terms: of a failure, the factor that each term of the estimator would need (1 means it is right).
         notes: warnings that the estimator gave.
         view: (H, W, C) the image that is differentiated.
+        aovs: how many of the channels are none of colour; they come last.
         case, expected, as_expected: in a run of the catalogue, the case, what is right for this estimator, and whether
             that was found; None where nothing is known.
     """
@@ -80,6 +81,7 @@ class Comparison:
     terms: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     view: np.ndarray | None = None
+    aovs: int = 0
     case: str = ""
     expected: str = ""
     as_expected: bool | None = None

@@ -59,13 +59,15 @@ def picture(c: Comparison, blocks: int) -> Pixels | None:
     """
     if c.gradient is None or c.reference is None:
         return None
-    scale = signed_scale(c.reference.mean(-1))
-    factor = max(1, round(_WIDTH / c.reference.shape[1]))
-    panels = [("finite differences", diverging_pixels(c.reference, scale))]
-    panels.append((c.estimator, diverging_pixels(c.gradient, scale)))
-    panels.append((f"{c.estimator} minus finite differences", diverging_pixels(c.gradient - c.reference, scale)))
+    reference, gradient = (x[..., : x.shape[-1] - c.aovs] for x in (c.reference, c.gradient))
+    scale = signed_scale(reference.mean(-1))
+    factor = max(1, round(_WIDTH / reference.shape[1]))
+    panels = [("finite differences", diverging_pixels(reference, scale))]
+    panels.append((c.estimator, diverging_pixels(gradient, scale)))
+    panels.append((f"{c.estimator} minus finite differences", diverging_pixels(gradient - reference, scale)))
     if c.view is not None:
-        shown = np.broadcast_to(c.view, (*c.view.shape[:2], 3)) * display_scale(c.view)
+        view = c.view[..., : c.view.shape[-1] - c.aovs]
+        shown = np.broadcast_to(view, (*view.shape[:2], 3)) * display_scale(view)
         panels.insert(0, ("the view", to_8bit(np.asarray(shown, np.float32))))
     enlarged = [(title, pixels.repeat(factor, 0).repeat(factor, 1)) for title, pixels in panels]
     color = _OUTLINE.get(c.verdict)
@@ -102,8 +104,9 @@ def _compose(c: Comparison, panels: list[tuple[str, Pixels]], scale: float, outl
     heading = textwrap.wrap(f"{name}   ({c.estimator})", max(20, int(columns * 0.75)))
     found = textwrap.wrap(_findings(c), columns)
     titles = [textwrap.wrap(title, max(8, int(width / 6.6))) for title, _ in panels]
-    bar_text = f"change of radiance per {unit_of(c.motion)}, mean of the channels; grows where red, falls where blue"
-    legend = textwrap.wrap("; ".join(filter(None, [bar_text, outline, _bad_pixels(c)])), columns)
+    bar_text = f"change of radiance per {unit_of(c.motion)}, mean of the colours; grows where red, falls where blue"
+    others = f"{c.aovs} channels of aovs were checked too, and are not shown" if c.aovs else ""
+    legend = textwrap.wrap("; ".join(filter(None, [bar_text, others, outline, _bad_pixels(c)])), columns)
 
     y_found = _MARGIN + (len(heading) + 0) * (_LINE + 3)
     y_titles = y_found + len(found) * _LINE + 6

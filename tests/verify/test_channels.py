@@ -9,6 +9,7 @@ import pytest
 from pathtracer.errors import UsageError
 from pathtracer.verify import Verdict, check_gradients
 from pathtracer.verify.comparison import Comparison
+from pathtracer.verify.pictures import picture
 
 SCENE = """<scene version="3.0.0">
   <integrator type="aov"><string name="aovs" value="{aovs}"/>
@@ -97,3 +98,10 @@ def test_channels_follow_cameras_of_every_kind_what_is_behind_and_hidden_lamps(
     aovs = "d:depth,n:sh_normal,p:position,i:shape_index,a:albedo"
     row = check(tmp_path, aovs, motion=motion, camera=camera, hide=hide, tolerance=0.03)
     assert row.verdict is Verdict.PASS, row.reason
+
+
+def test_the_picture_shows_the_colours(tmp_path: Path) -> None:
+    row = check(tmp_path, "d:depth", tolerance=0.3)
+    assert row.aovs == 1
+    shown = picture(row, 4)
+    assert shown is not None and shown.shape[-1] == 3
