@@ -125,10 +125,13 @@ def execute(job: Job, base: Path, out: Path, observer: Observer, resume: bool = 
             found, passed = folder.newest()
             for text in passed:
                 observer.note(text)
-            if found is None:
+            if found is None and passed:  # what is left of a damaged run is not thrown away
                 raise UsageError("holds no checkpoint to go on from", where=out)
-            folder.truncate_history(found.step)
-            state, history = found.state, [Step.from_record(r) for r in folder.history()]
+            if found is None:
+                observer.note(f"{folder.path} was interrupted before its first checkpoint: it begins anew")
+            folder.truncate_history(0 if found is None else found.step)
+            state = None if found is None else found.state
+            history = [Step.from_record(r) for r in folder.history()]
         else:
             if folder.replaced:
                 observer.note(f"the earlier run in {folder.path} was replaced")

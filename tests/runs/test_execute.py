@@ -213,6 +213,16 @@ def test_a_disk_that_fills_up_ends_the_run_with_exit_7_and_what_was_saved_goes_o
     assert outcome.code == 0 and [s.index for s in outcome.result.history] == list(range(20))
 
 
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(folder, tmp_path):
+    execute(job(folder), folder, tmp_path / "run", Quiet(2, lambda: signal.raise_signal(signal.SIGINT)))
+    shutil.rmtree(tmp_path / "run" / "checkpoints")  # a killed process does not get to write one
+    assert len(list(read_history(tmp_path / "run"))) == 3
+    observer = Quiet()
+    outcome = execute(job(folder), folder, tmp_path / "run", observer, resume=True)
+    assert outcome.code == 0 and [s.index for s in outcome.result.history] == list(range(20))
+    assert any("before its first checkpoint: it begins anew" in note for note in observer.notes)
+
+
 def test_a_second_process_on_one_run_is_refused_with_exit_2(folder, tmp_path, capsys):
     execute(job(folder), folder, tmp_path / "run", Quiet(6, lambda: signal.raise_signal(signal.SIGINT)))
     with RunFolder(tmp_path / "run", fresh=False):
