@@ -21,6 +21,8 @@ from .tables import MESH
 
 #: Film positions that are traced to find the chains, and the most chains that are followed, the widest first.
 PROBES, MOST = 1 << 14, 32
+#: Film positions kept of each chain, for Newton's method to start from.
+STARTS = 32
 #: No face, no shape.
 NONE = 0xFFFFFFFF
 #: Sine of the angle below which two faces count as one plane.
@@ -48,7 +50,7 @@ class ChainTables:
         self.bounces = bounces
         film = FilmSplat(sensor)
         with dr.suspend_grad():
-            rows, start = _probe(scene, curves, FilmMap(sensor), film, bounces)
+            rows, start, rays = _probe(scene, curves, FilmMap(sensor), film, bounces)
         found = _chains(rows)
         self.dropped = max(0, len(found) - MOST)
         found = found[:MOST]
@@ -56,17 +58,19 @@ class ChainTables:
         self.curved = any((chain[: 4 * n].reshape(n, 4)[:, 1] == NONE).any() for chain, n, _ in found)
         padded = 1 << max(0, (self.size - 1).bit_length())
         table = np.full((padded, bounces, 4), NONE, dtype=np.uint32)
-        length, first = np.zeros(padded, np.uint32), np.zeros((padded, 2), np.float32)
+        length, starts = np.zeros(padded, np.uint32), np.zeros((padded, STARTS, 8), np.float32)
         for k, (chain, n, member) in enumerate(found):
             table[k, :n] = chain[: 4 * n].reshape(n, 4)
             length[k] = n
             # the probe nearest to the middle of those that see this chain
             middle = start[member].mean(axis=0)
-            first[k] = start[member[np.argmin(((start[member] - middle) ** 2).sum(axis=1))]]
+            central = member[np.argmin(((start[member] - middle) ** 2).sum(axis=1))]
+            kept = np.append(central, member[np.linspace(0, len(member) - 1, STARTS - 1).astype(int)])
+            starts[k] = np.concatenate([start[kept], rays[n - 1][kept]], axis=1)
         self.padded = padded
         self.shape, self.face, self.kind, self.lobe = (upload(mi.UInt32, table[..., i].ravel()) for i in range(4))
         self.length = upload(mi.UInt32, length)
-        self.first_x, self.first_y = upload(mi.Float, first[:, 0]), upload(mi.Float, first[:, 1])
+        self.starts = upload(mi.Float, starts.ravel())
 
     def limits(self) -> list[Limit]:
         """What these chains leave out."""
@@ -90,9 +94,28 @@ class ChainTables:
             )
         return found
 
-    def start(self, chain: mi.UInt32) -> mi.Point2f:
-        """A film position that sees the chain."""
-        return mi.Point2f(dr.gather(mi.Float, self.first_x, chain), dr.gather(mi.Float, self.first_y, chain))
+    def kept(self, chain: mi.UInt32, k: mi.UInt32 | int) -> tuple[mi.Point2f, mi.Point3f, mi.Vector3f]:
+        """The k-th kept film position that sees the chain, and the ray behind it; the first one is the most central."""
+        at = (chain * STARTS + k) * 8
+        x = [dr.gather(mi.Float, self.starts, at + i) for i in range(8)]
+        return mi.Point2f(*x[:2]), mi.Point3f(*x[2:5]), mi.Vector3f(*x[5:])
+
+    @dr.syntax
+    def start(self, chain: mi.UInt32, p: mi.Point3f) -> mi.Point2f:
+        """The kept film position whose ray behind the chain points best towards p.
+
+        A curved mirror turns rays by any angle: from one start alone, much of what it shows lies behind its ray.
+        """
+        u, best = mi.Point2f(0), mi.Float(-2)
+        k = mi.UInt32(0)
+        while dr.hint(k < STARTS, label="Starts"):
+            at, o, d = self.kept(chain, k)
+            fit = dr.dot(dr.normalize(mi.Vector3f(p - o)), d)
+            better = fit > best
+            u = mi.Point2f(dr.select(better, at, u))
+            best = dr.select(better, fit, best)
+            k += 1
+        return u
 
     def _fits(
         self, curves: Silhouettes, entry: mi.UInt32, number: mi.UInt32, si: mi.SurfaceInteraction3f, active: mi.Bool
@@ -174,12 +197,12 @@ def event(bs: mi.BSDFSample3f) -> mi.UInt32:
 
 def _probe(
     scene: mi.Scene, curves: Silhouettes, camera: FilmMap, film: FilmSplat, bounces: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Trace film positions through specular surfaces, their lobes at random.
 
     Returns:
         (probes, bounces, 4) shape, face of a flat one, kind of event, which lobe was asked for; `NONE` where the chain
-        has ended; and the film positions (probes, 2).
+        has ended; the film positions (probes, 2); and behind each bounce origins and directions (probes, 6).
     """
     number = dr.arange(mi.UInt32, PROBES)
     # Roberts's additive sequence: even, and the same at every call
@@ -193,7 +216,7 @@ def _probe(
     ctx = mi.BSDFContext()
     chain = dr.full(mi.Bool, True, PROBES)
     table = np.full((PROBES, bounces, 4), NONE, dtype=np.uint32)
-    normals = []
+    normals, rays = [], []
     for k in range(bounces):
         pi = scene.ray_intersect_preliminary(ray, coherent=k == 0, active=chain)
         si = pi.compute_surface_interaction(ray, mi.RayFlags.All, chain)
@@ -216,8 +239,9 @@ def _probe(
         table[on, k, 1] = np.where(np.array(flat), np.array(face), NONE)[on]
         table[on, k, 3] = np.array(lobe)[on]
         normals.append((np.array(si.n).T, np.array(si.p).T))
+        rays.append(np.concatenate([np.array(ray.o), np.array(ray.d)]).T)
     _one_face_of_each_plane(table, normals)
-    return table, np.array(u).T
+    return table, np.array(u).T, rays
 
 
 def _one_face_of_each_plane(table: np.ndarray, normals: list[tuple[np.ndarray, np.ndarray]]) -> None:

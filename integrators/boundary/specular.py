@@ -121,7 +121,8 @@ class ChainView:
         self, chain: mi.UInt32, lens: Any, index: mi.UInt32, t: mi.Float, active: mi.Bool
     ) -> tuple[mi.Point2f, mi.Bool]:
         """The film position that sees a curve point through a chain; steps that leave the chain are halved."""
-        u = self.chains.start(chain)
+        _, eye, _ = self.chains.kept(chain, 0)
+        u = self.chains.start(chain, dr.detach(mi.Point3f(self.curves.sample(index, t, View(eye, mi.Bool(False))).p)))
         trial = mi.Point2f(u)
         step = mi.Vector2f(0)
         found, going = mi.Bool(False), mi.Bool(active)
