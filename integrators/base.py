@@ -14,14 +14,19 @@ import mitsuba as mi
 from mitsuba.ad.integrators.common import ADIntegrator
 
 from .aovs import Aovs, widened
-from .sampling import ScrambledSobol
+from .lanes import Lanes, lanes_that_hit, sky_attached
+from .sampling import spread_over
 from .specular_chain import SpecularChain, purely_specular, trace_specular_chain
 from .support import foreign_derivatives, release_frames, require_supported, warn_of_hidden_motion
 
-#: Samples per pixel of one kernel launch. Sums of more samples lose digits in float32 (4096 bias a small
+#: Samples per pixel of one kernel launch of an image. Sums of more samples lose digits in float32 (4096 bias a small
 #: finite difference by 4 %), and every lane of a launch costs memory for its random number generator.
 PASS_SPP = 512
 PASS_LANES = 2**28
+#: Derivatives, whose noise is far above those digits, take more in one launch as long as they are few: tracing a launch
+#: costs as much as 2^18 lanes, and numbers are the better spread the more there are.
+DERIVATIVE_SPP = 4096
+DERIVATIVE_LANES = 2**21
 
 
 class ReplayIntegrator(ADIntegrator):
@@ -62,8 +67,11 @@ class ReplayIntegrator(ADIntegrator):
 
     # ------------------------------------------------------------------ film
 
-    def passes(self, sensor: mi.Sensor, seed: Any, spp: int) -> list[tuple[Any, int]]:
+    def passes(self, sensor: mi.Sensor, seed: Any, spp: int, image: bool = False) -> list[tuple[Any, int]]:
         """Split `spp` into launches of bounded size.
+
+        Args:
+            image: of an image, or else of a derivative.
 
         Returns:
             (seed, samples per pixel) of every launch; the first launch keeps `seed` itself.
@@ -74,7 +82,8 @@ class ReplayIntegrator(ADIntegrator):
         if film.sample_border():
             size += 2 * film.rfilter().border_size()
         pixels = int(size[0]) * int(size[1])
-        most = max(1, min(PASS_SPP, PASS_LANES // pixels))
+        most = PASS_SPP if image else max(PASS_SPP, min(DERIVATIVE_SPP, DERIVATIVE_LANES // pixels))
+        most = max(1, min(most, PASS_LANES // pixels))
         count = -(-spp // most)
         # Equal launches: they average without weights, and they share one kernel. The total is rounded up.
         share = -(-spp // count)
@@ -85,13 +94,9 @@ class ReplayIntegrator(ADIntegrator):
         own = sensor.sampler()
         if not self.spread or own.class_name() != "IndependentSampler":
             return super().prepare(sensor, seed, spp, list(aovs))
-        film = sensor.film()
         spp = spp or own.sample_count()
-        size = film.crop_size()
-        if film.sample_border():
-            size += 2 * film.rfilter().border_size()
-        film.prepare(list(aovs))
-        return ScrambledSobol(seed, int(size[0]) * int(size[1]) * spp, spp), spp
+        sensor.film().prepare(list(aovs))
+        return spread_over(sensor.film(), seed, spp), spp
 
     def _splat(
         self, film: mi.Film, pos: mi.Point2f, value: Any, ray: mi.Ray3f, valid: Any, spp: int, aovs: list[mi.Float]
@@ -117,7 +122,7 @@ class ReplayIntegrator(ADIntegrator):
     ) -> mi.TensorXf:
         """The image, (height, width, channels) linear; see `mitsuba.Integrator.render`."""
         sensor = scene.sensors()[sensor] if isinstance(sensor, int) else sensor
-        launches = self.passes(sensor, seed, self.primal_spp or spp)
+        launches = self.passes(sensor, seed, self.primal_spp or spp, image=True)
         if len(launches) == 1:
             return super().render(scene, sensor, launches[0][0], launches[0][1], develop, evaluate)
         total: Any = None
@@ -230,6 +235,8 @@ class ReplayIntegrator(ADIntegrator):
                 aovs = self.aovs.values(scene, ray, ray.o)
                 # What happens to a sample before replay starts: the response of the sensor, the specular chain
                 head = self.camera_head(scene, sampler, ray, geometry)
+                # Samples that show nothing but a sky without derivatives have none themselves
+                hits_alone = head.ray is ray and not dr.grad_enabled(ray.o, ray.d, weight) and not sky_attached(scene)
                 offset = head.emitted * weight
                 weight = head.weight * weight
                 if not backward:
@@ -239,15 +246,18 @@ class ReplayIntegrator(ADIntegrator):
             if geometry:
                 warn_of_hidden_motion(scene)
             walk = {"scene": scene, "ray": head.ray, "depth": head.length, "active": head.active}
+            lanes = lanes_that_hit(scene, sampler, ray) if hits_alone else Lanes(None, dr.width(pos))
+            walk["ray"], sampler = lanes.pick_ray(head.ray), lanes.pick_sampler(sampler)
             L, _, _, state = self.sample(mode=dr.ADMode.Primal, sampler=sampler.clone(), **walk)
-            L = dr.detach(L)
+            # Needed for what happens before the walk, and nothing of that has derivatives where samples are left out
+            L = dr.detach(L) if lanes.index is None else mi.Spectrum(0)
 
             if backward:
                 δimage, δaovs = self._film_adjoint(film, pos, ray, spp, grad_in)
                 self.sample(
                     mode=mode,
                     sampler=sampler,
-                    δL=δimage * dr.detach(weight),
+                    δL=lanes.pick(δimage * dr.detach(weight)),
                     state_in=state,
                     geometry=geometry,
                     **walk,
@@ -260,6 +270,7 @@ class ReplayIntegrator(ADIntegrator):
                 return None
 
             δL, _, _, _ = self.sample(mode=mode, sampler=sampler, state_in=state, geometry=geometry, **walk)
+            δL = lanes.spread(δL)
             with dr.resume_grad():
                 δhead = L * dr.grad(weight) + dr.grad(offset)
                 δaovs = [dr.select(dr.isfinite(dr.grad(x)), dr.grad(x), 0) for x in aovs]

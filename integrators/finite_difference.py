@@ -23,8 +23,8 @@ import mitsuba as mi
 import numpy as np
 from mitsuba.ad.integrators.common import ADIntegrator
 
-from .attached import scene_bsdfs
 from .errors import UnsupportedGradient
+from .spread_path import spread_path
 
 #: Samples per pixel of one render; float32 films lose digits beyond.
 MAX_PASS_SPP = 512
@@ -32,15 +32,6 @@ MAX_PASS_SPP = 512
 MAX_PASS_RAYS = 1 << 22
 
 Render = Callable[[float, int], np.ndarray]
-
-
-def primal_plugin(scene: mi.Scene) -> str:
-    """Name of the Mitsuba integrator that renders `scene` right: `path`, or `prb` where rays pass through surfaces.
-
-    `path` blackens rays that met only null lobes, together with what emitter sampling gave them on the way, unless the
-    scene has a visible environment: a mask of opacity 0.4 under a lamp shows 0.4² of its light.
-    """
-    return "prb" if any(mi.has_flag(bsdf.flags(), mi.BSDFFlags.Null) for bsdf in scene_bsdfs(scene)) else "path"
 
 
 def pass_seeds(seed: int, count: int) -> list[int]:
@@ -179,8 +170,8 @@ class FiniteDifference(ADIntegrator):
     """Plugin `finite_difference`: the derivative along the tangents attached to `params`.
 
     Properties:
-        base: the integrator that is differentiated, a plugin name or a nested integrator (default: `path`, or `prb`
-            where the scene has masks, see `primal_plugin`).
+        base: the integrator that is differentiated, a plugin name or a nested integrator (default: `SpreadPath`, the
+            path tracer of Mitsuba's `prb` with well spread numbers).
         max_depth, rr_depth, hide_emitters: handed to `base` when that is a name.
         epsilon: step size in units of the tangent; 0 (default) searches for one from `scale`.
         scale: where the search starts, in units of the tangent; 0 (default) for 2 % of the parameter's size.
@@ -196,8 +187,8 @@ class FiniteDifference(ADIntegrator):
     def __init__(self, props: mi.Properties) -> None:
         super().__init__(props)
         self.hide_emitters = props.get("hide_emitters", False)
-        base = props.get("base", "auto")
-        self.base = self._load_base(base) if isinstance(base, str) and base != "auto" else base
+        base = props.get("base", "")
+        self.base = self._load_base(base) if isinstance(base, str) else base
         self.epsilon = float(props.get("epsilon", 0.0))
         self.scale = float(props.get("scale", 0.0))
         self.steps = int(props.get("steps", 2))
@@ -212,12 +203,8 @@ class FiniteDifference(ADIntegrator):
 
     def _load_base(self, name: str) -> mi.Integrator:
         depth = -1 if self.max_depth == 0xFFFFFFFF else self.max_depth
-        return mi.load_dict(
-            {"type": name, "max_depth": depth, "rr_depth": self.rr_depth, "hide_emitters": self.hide_emitters}
-        )
-
-    def _base_for(self, scene: mi.Scene) -> mi.Integrator:
-        return self._load_base(primal_plugin(scene)) if self.base == "auto" else self.base
+        settings = {"max_depth": depth, "rr_depth": self.rr_depth, "hide_emitters": self.hide_emitters}
+        return mi.load_dict({"type": name, **settings}) if name else spread_path(**settings)
 
     def render(
         self,
@@ -229,7 +216,7 @@ class FiniteDifference(ADIntegrator):
         evaluate: bool = True,
     ) -> mi.TensorXf:
         """The primal image of the base integrator."""
-        return self._base_for(scene).render(
+        return self.base.render(
             scene, sensor, seed=seed, spp=self.primal_spp or spp, develop=develop, evaluate=evaluate
         )
 
@@ -301,7 +288,6 @@ class FiniteDifference(ADIntegrator):
         """Mean over replicates of the extrapolated difference; fills in the error bar; leaves `params` as they were."""
         sensor = scene.sensors()[sensor] if isinstance(sensor, int) else sensor
         spp = spp or sensor.sampler().sample_count()
-        base = self._base_for(scene)
         cameras = {key: isinstance(params.properties[key][2], mi.Sensor) for key in tangents}
 
         def render_at(samples: int) -> Render:
@@ -310,7 +296,7 @@ class FiniteDifference(ADIntegrator):
                     for key, tangent in tangents.items():
                         params[key] = _moved(start[key], tangent, theta, cameras[key])
                     params.update()
-                return render_mean(scene, sensor, base, samples, pass_seed)
+                return render_mean(scene, sensor, self.base, samples, pass_seed)
 
             return render
 

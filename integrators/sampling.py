@@ -86,6 +86,14 @@ class ScrambledSobol:
         return _laine_karras(self.order, hash), _mixed(hash ^ 0x68BC21EB)
 
 
+def spread_over(film: mi.Film, seed: Any, spp: int) -> ScrambledSobol:
+    """A sampler for `spp` samples of every pixel of a film, its border included where that is sampled."""
+    size = film.crop_size()
+    if film.sample_border():
+        size += 2 * film.rfilter().border_size()
+    return ScrambledSobol(seed, int(size[0]) * int(size[1]) * spp, spp)
+
+
 def _mixed(x: mi.UInt32) -> mi.UInt32:
     """An integer hash."""
     x = (x ^ (x >> 16)) * 0x7FEB352D

@@ -233,13 +233,13 @@ class WarpedArea(PathReplay):
         if self.edges is not None:
             self.edges.prepare_scene(scene, sensor, recorded)
 
-    def passes(self, sensor: mi.Sensor, seed: Any, spp: int) -> list[tuple[Any, int]]:
+    def passes(self, sensor: mi.Sensor, seed: Any, spp: int, image: bool = False) -> list[tuple[Any, int]]:
         """As in the base class, with room for the auxiliary rays."""
         spp = spp or sensor.sampler().sample_count()
         size = sensor.film().crop_size()
         most = max(2, WARP_LANES // (2 * self.kernel.rays * int(size[0]) * int(size[1])))
-        if spp <= most:
-            return super().passes(sensor, seed, spp)
+        if image or spp <= most:
+            return super().passes(sensor, seed, spp, image)
         count = -(-spp // most)
         share = -(-spp // count)
         share += share % 2  # whose halves know each other's level (W13)

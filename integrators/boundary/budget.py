@@ -20,7 +20,7 @@ import numpy as np
 #: No term gets less than this share of the samples that it would get in equal parts: a pilot may miss what is rare.
 LEAST = 0.125
 #: Derivative images of each term that its variance is estimated from; the first call, which compiles, is another.
-REPEATS = 3
+REPEATS = 2
 
 
 @dataclass(frozen=True)

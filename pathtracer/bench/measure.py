@@ -81,11 +81,12 @@ def gradients(
     count = spp or (1 if fixed else 16)
     with Clock() as first:
         gradient.gradient_image(count, seed + 1)
+    gradient.gradient_image(count, seed + 2)  # the second call may compile other kernels
     with Clock() as split:
         if getattr(integrator, "split", "") == "auto":
             gradient.balance(32)
     while True:
-        gradient.gradient_image(count, seed + 2)  # the second call, and another count, may compile other kernels
+        gradient.gradient_image(count, seed + 2)  # another count may compile other kernels
         with Clock() as later:
             gradient.gradient_image(count, seed + 3)
         if fixed or spp or later.cpu > 0.6 * seconds or count >= MAX_SPP:

@@ -191,11 +191,11 @@ def _step_too_large(test: Equivalence) -> bool:
     With a range R in proportion to ε and a variance of the differences in proportion to 1/(n ε), R and the noise to
     either side of it come below a margin with n ∝ 1 / ((1 - R)² R) samples, R in units of the margin. Half the step
     needs fewer from R = (√2 - 1) / (√2 - 1/2) = 0.45 on, where the noise is R / 0.83. The range's own standard error is
-    at most 0.26 of that of the differences, so that a quarter of the noise, which is several of their standard errors,
-    is not mistaken for a range.
+    at most half of that of its upper end, so that less than a third of the noise, which is three of the latter, is not
+    taken for a range.
     """
     noise = (test.high - test.low - test.spread) / 2
-    return test.spread > max(noise / 4, min(0.83 * noise, 0.45 * test.margin))
+    return test.spread > max(noise / 3, min(0.83 * noise, 0.45 * test.margin))
 
 
 def _noise(found: Sequence[Quantities], open_tests: Sequence[Equivalence]) -> dict[str, float]:

@@ -47,17 +47,19 @@ class Subject:
     unchecked: tuple[str, ...] = ()
 
     def base(self) -> Any:
-        """The integrator that finite differences render with: Mitsuba's own, without roulette where paths are short.
+        """The integrator that finite differences render with: Mitsuba's path tracer, without roulette on short paths.
 
         Roulette ends paths by a coin whose odds depend on the parameter: unbiased, but it makes the two sides differ.
         """
         import mitsuba as mi
 
-        from integrators.finite_difference import primal_plugin
+        from integrators.spread_path import primal_plugin, spread_path
 
         depth = dict(self.depth)
         if 0 <= depth["max_depth"] <= 32:
             depth["rr_depth"] = 1000
+        if not self.aovs:
+            return spread_path(**depth)
         return mi.load_dict(self.with_aovs({"type": primal_plugin(self.scene), **depth}))
 
     def with_aovs(self, integrator: dict[str, Any]) -> dict[str, Any]:

@@ -280,9 +280,11 @@ def test_every_budget_is_its_own() -> None:
 def test_many_samples_are_split_into_launches() -> None:
     scene = mi.load_dict(wall_scene(), optimize=False)
     integrator = mi.load_dict({"type": "path_replay"})
-    launches = integrator.passes(scene.sensors()[0], 7, 1500)
+    launches = integrator.passes(scene.sensors()[0], 7, 1500, image=True)
     assert [spp for _, spp in launches] == [500, 500, 500]
     assert launches[0][0] == 7 and len({int(np.asarray(seed).item()) for seed, _ in launches}) == 3
+    assert integrator.passes(scene.sensors()[0], 7, 1500) == [(7, 1500)]  # a small derivative
+    assert [spp for _, spp in integrator.passes(scene.sensors()[0], 7, 10000)] == [3334, 3334, 3334]
 
 
 def test_several_launches_are_averaged_in_both_modes(monkeypatch) -> None:
@@ -303,6 +305,7 @@ def test_several_launches_are_averaged_in_both_modes(monkeypatch) -> None:
 
     once = derivatives()
     monkeypatch.setattr(base, "PASS_SPP", 16)
+    monkeypatch.setattr(base, "DERIVATIVE_SPP", 16)
     assert len(integrator.passes(scene.sensors()[0], 1, 64)) == 4
     # Only the place within the pixel is random, which the mean hardly notices
     np.testing.assert_allclose(derivatives(), once, rtol=0.01)
