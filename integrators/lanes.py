@@ -1,9 +1,9 @@
 """Leaving out camera samples that meet nothing.
 
 Where neither the camera nor the sky has derivatives, a camera ray that leaves the scene has none: before a bare sky an
-object may cover a tenth of the film, and nine tenths of the walks would be for nothing. Which samples those are is found
-by tracing their first segment alone; whether that pays, by one ray per pixel. Values do not change by it: the samples
-that are left go on with the numbers that they would have had.
+object may cover a tenth of the film, and nine tenths of the walks would be for nothing. Which samples those are is
+found by tracing their first segment alone; whether that pays, by one ray per pixel. Values do not change by it: the
+samples that are left go on with the numbers that they would have had.
 """
 
 from __future__ import annotations
