@@ -25,7 +25,7 @@ from .weights import weights_of
 
 if TYPE_CHECKING:
     from .objective import Objective
-    from .problem import PreparedView
+    from .prepared_views import PreparedView
 
 Array = np.ndarray
 
