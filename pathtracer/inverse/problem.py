@@ -13,13 +13,14 @@ from .arrays import to_device
 from .estimators import check_estimator, load_estimator
 from .lighting import Switchboard, find_emitters, require_light
 from .losses import Loss, make_loss
-from .parameters import Parameter, Unknown, resolve
+from .parameters import Parameter, resolve
 from .prepared_views import PreparedView, prepare_views
 from .rendering import PASS_SAMPLES, Samples
 from .view_unknowns import GAINS, describe, is_view_key, key_of, resolve_views
 
 if TYPE_CHECKING:
     from ..scenes import Scene
+    from .unknowns import Unknown
 
 
 class Problem:

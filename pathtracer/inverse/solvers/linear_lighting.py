@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import UsageError
-from ..parameters import ArrayUnknown
+from ..unknowns import ArrayUnknown
 from . import Move, normal
 from .normal import Array, Layout
 from .quadratic import bounded, solver, sphere_smoothness
