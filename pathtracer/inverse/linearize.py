@@ -18,14 +18,14 @@ import numpy as np
 
 from .arrays import to_device
 from .losses import Huber, Loss
-from .parameters import ArrayUnknown
 from .rendering import _OPAQUE_CAMERAS, FrozenProgram, _fields
+from .unknowns import ArrayUnknown
 from .view_unknowns import GAINS, PREFIX
 from .weights import weights_of
 
 if TYPE_CHECKING:
     from .objective import Objective
-    from .problem import PreparedView
+    from .prepared_views import PreparedView
 
 Array = np.ndarray
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from ..errors import EnvironmentFault
 from .arrays import to_device
-from .problem import PreparedView, Problem
+from .prepared_views import PreparedView
+from .problem import Problem
 from .rendering import PASS_SAMPLES, FrozenProgram, Samples
 from .sights import BlurredTargets, widths
 from .weights import PILOT, NoiseMap

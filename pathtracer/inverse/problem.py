@@ -2,69 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from integrators import ESTIMATORS, PHENOMENA, GradientWarning
-
 from ..capture import View
-from ..errors import InputError, UsageError, nearest_names
+from ..errors import UsageError
 from .arrays import to_device
+from .estimators import check_estimator, load_estimator
 from .lighting import Switchboard, find_emitters, require_light
 from .losses import Loss, make_loss
-from .parameters import Parameter, Unknown, resolve
-from .rendering import PASS_SAMPLES, Samples, Target
-from .sights import level_count, pyramid
+from .parameters import Parameter, resolve
+from .prepared_views import PreparedView, prepare_views
+from .rendering import PASS_SAMPLES, Samples
 from .view_unknowns import GAINS, describe, is_view_key, key_of, resolve_views
 
 if TYPE_CHECKING:
     from ..scenes import Scene
-    from .tiles import Window
-
-#: Mitsuba's own estimators, usable besides ours.
-MITSUBA_ESTIMATORS: dict[str, frozenset[str]] = {
-    "prb": frozenset({"interior"}),
-    "prb_basic": frozenset({"interior"}),
-    "prbvolpath": frozenset({"interior"}),
-}
-
-
-@dataclass(frozen=True)
-class PreparedView:
-    """A view ready to be rendered: its camera, its lights, its inputs of the step program.
-
-    Attributes:
-        view: what the user gave.
-        sensor: `mi.Sensor`; views of one `shape` share it.
-        shape: views with the same shape replay the same recording.
-        pose: camera-to-world matrix to set before rendering, None for the scene's own sensors.
-        lens: further parameters of the sensor to set before rendering.
-        lit: prefixes of its emitters.
-        target: image, weights and exposure on the device.
-        weight: share of the view in the loss.
-        window: the part of another view that this is, None for a whole one (see `tiles`).
-    """
-
-    view: View
-    sensor: Any
-    shape: str
-    pose: np.ndarray | None
-    lit: frozenset[str]
-    target: Target
-    weight: float
-    lens: Mapping[str, float] = field(default_factory=dict)
-    window: Window | None = None
-
-    @property
-    def pixels(self) -> int:
-        """Pixels of the picture or of the part of it."""
-        return int(self.target.image.shape[0]) * int(self.target.image.shape[1])
+    from .unknowns import Unknown
 
 
 class Problem:
@@ -116,8 +72,8 @@ class Problem:
         self.infos = {**scene.parameters(), **describe(self.views)}
         self._parts = frozenset(k for u in self.unknowns for k in u.keys) - set(scene.params.keys())
         self._of_views: dict[str, Any] = {}
-        self._check_estimator(strict)
-        self.integrator = self._load_integrator()
+        check_estimator(self.estimator, [k for u in self.unknowns for k in u.keys], self.infos, strict)
+        self.integrator = load_estimator(scene, self.estimator)
         self.emitters = find_emitters(scene)
         self._check_light(self.emitters)
         self.lights = Switchboard(scene, self.emitters)
@@ -127,9 +83,9 @@ class Problem:
         weights = np.ones(len(fitted)) if view_weights is None else np.asarray(view_weights, float)
         if weights.shape != (len(fitted),) or not np.all(weights >= 0) or not weights.sum() > 0:
             raise UsageError(f"{len(fitted)} view weights >= 0, not all zero, were expected", where="loss")
-        shares = iter(weights / weights.sum())
-        self._sensors: dict[str, Any] = {}
-        prepared = [self._prepare(v, 0.0 if v.holdout else float(next(shares))) for v in self.views]
+        parts = iter(weights / weights.sum())
+        shares = [0.0 if v.holdout else float(next(parts)) for v in self.views]
+        prepared = prepare_views(scene, self.views, shares, self.loss, self.lights)
         self.fitted = [p for p in prepared if not p.view.holdout]
         self.heldout = [p for p in prepared if p.view.holdout]
         self._check_cameras()
@@ -305,47 +261,6 @@ class Problem:
 
     # -- checks -----------------------------------------------------------------------------------------------------
 
-    def _check_estimator(self, strict: bool) -> None:
-        name = str(self.estimator.get("type"))
-        if name in ESTIMATORS:
-            handles = ESTIMATORS[name].accounts_for(self.estimator)
-        elif name in MITSUBA_ESTIMATORS:
-            handles = MITSUBA_ESTIMATORS[name]
-        else:
-            known = [*ESTIMATORS, *MITSUBA_ESTIMATORS]
-            raise UsageError(
-                f"unknown estimator {name!r}, one of {', '.join(known)}",
-                where="estimator",
-                nearest=nearest_names(name, known),
-            )
-        infos = self.infos
-        told: dict[tuple[str, str | None], list[str]] = {}
-        for key in [k for u in self.unknowns for k in u.keys]:
-            missing = (infos[key].needs or frozenset()) - handles
-            if not missing:
-                continue
-            what = "; ".join(PHENOMENA.get(m, m) for m in sorted(missing))
-            better = [n for n, e in ESTIMATORS.items() if infos[key].needs <= e.handles]
-            remedy = f"use one of {', '.join(better)}" if better else None
-            if strict:
-                raise UsageError(f"{name} leaves out {what}", where=key, remedy=remedy)
-            told.setdefault((what, remedy), []).append(key)
-        for (what, remedy), keys in told.items():
-            which = ", ".join(keys[:2]) + (f" and {len(keys) - 2} more" if len(keys) > 2 else "")
-            warnings.warn(
-                GradientWarning("visibility-left-out", f"{which}: {name} leaves out {what}", remedy), stacklevel=3
-            )
-
-    def _load_integrator(self) -> Any:
-        import mitsuba as mi
-
-        settings = {**self.scene.default_integrator(), **self.estimator}
-        if "aovs" in settings:
-            raise UsageError("photographs have no aovs", where="estimator", remedy="leave them out, or write a loop")
-        if self.estimator["type"] not in ESTIMATORS:
-            settings = {k: v for k, v in settings.items() if k not in ESTIMATOR_BUDGETS}
-        return mi.load_dict(settings)
-
     def _check_light(self, emitters: list[Any]) -> None:
         keys = {k for u in self.unknowns for k in u.keys}
         if not any(s in keys for e in emitters for s in (*e.strengths, e.prefix + ".data")):
@@ -373,95 +288,3 @@ class Problem:
                 where=key,
                 remedy=remedy,
             )
-
-    def _prepare(self, view: View, weight: float) -> PreparedView:
-        import mitsuba as mi
-
-        sensor, shape, pose, lens = self._camera(view)
-        film = sensor.film()
-        width, height = (int(n) for n in film.crop_size())
-        where = view.path or view.name
-        if (view.width, view.height) != (width, height):
-            raise InputError(
-                f"the image is {view.width} x {view.height} pixels, the film {width} x {height}",
-                where,
-                remedy=f"render at the image's size, or ask for resize = [{width}, {height}] in [views]",
-            )
-        channels = _channels(film, where)
-        if not np.all(np.isfinite(view.image)):
-            raise InputError("the image has values that are not finite", where)
-        image = np.zeros((height, width, channels), np.float32)
-        weights = np.zeros((height, width, channels), np.float64)
-        used = min(channels, 3)
-        image[..., :used] = view.image[..., :used] if channels >= 3 else view.image @ _LUMINANCE
-        weights[..., :used] = view.weight[..., None] * self.loss.weight(image[..., :used])
-        # of the mask, not of the loss's own weights, so that losses keep their size; channels beyond colour have none
-        weights /= float(view.weight.sum()) * used * level_count(self.loss, image.shape)
-        layers = tuple(layer.on_device() for layer in pyramid(image, view.weight, self.loss))
-        if channels == 1 and np.ptp(view.gain) > 0:
-            raise InputError("a film of luminance has no white balance", where, remedy="use an rgb film")
-        gain = np.ones((1, 1, channels), np.float32)
-        gain[..., :used] = view.gain[:used]
-        seen, weighing, factors = (to_device(part, mi.TensorXf) for part in (image, weights, gain))
-        target = Target(seen, weighing, factors, layers)
-        lit = self.lights.select(view.lit, view.name)
-        return PreparedView(view, sensor, shape, pose, lit, target, weight, lens)
-
-    def _camera(self, view: View) -> tuple[Any, str, np.ndarray | None, dict[str, float]]:
-        """The sensor of a view, what it shares with others of its recording, its pose and its lens."""
-        import mitsuba as mi
-
-        if isinstance(view.sensor, int):
-            return self.scene.sensor(view.sensor), f"sensor {view.sensor}", None, {}
-        camera = dict(view.sensor)
-        camera.setdefault("type", "perspective")
-        film = {"type": "hdrfilm", "width": view.width, "height": view.height, "pixel_format": "rgb"}
-        camera.setdefault("film", {**film, "component_format": "float32", "rfilter": {"type": "box"}})
-        pose = _matrix(camera.pop("to_world", np.eye(4)), view.name)
-        # cameras that differ in their lenses alone share a recording, too
-        own = camera
-        lens: dict[str, float] = {}
-        if camera["type"] == "perspective" and camera.get("fov_axis") == "x" and "fov" in camera:
-            lens = {key: float(camera.get(name, 0.0)) for key, name in _LENS.items()}
-            own = {k: v for k, v in camera.items() if k not in _LENS.values()}
-        shape = json.dumps(own, sort_keys=True, default=str)
-        if shape not in self._sensors:
-            self._sensors[shape] = mi.load_dict({**camera, "to_world": mi.ScalarTransform4f(pose)})
-        return self._sensors[shape], shape, pose, lens
-
-
-#: Parameters of a perspective sensor and the names of their properties.
-_LENS = {
-    "x_fov": "fov",
-    "principal_point_offset_x": "principal_point_offset_x",
-    "principal_point_offset_y": "principal_point_offset_y",
-}
-#: Rec. 709, as a luminance film weights its colours.
-_LUMINANCE = np.array([[0.212671], [0.715160], [0.072169]], np.float32)
-#: Properties that Mitsuba's own estimators do not know.
-_TERMS = ("interior", "primary", "shadow", "indirect")
-ESTIMATOR_BUDGETS = ("primal_spp", *(f"{term}_spp" for term in _TERMS), *_TERMS, "split")
-
-
-def _channels(film: Any, where: str | Path) -> int:
-    """Channels of a developed film: 1, 3, or 4 with alpha (which is not compared)."""
-    film.prepare([])
-    channels = int(film.develop().shape[-1])
-    if channels not in (1, 3, 4):
-        raise InputError(f"the film has {channels} channels, one of rgb, rgba and luminance was expected", where)
-    return channels
-
-
-def _matrix(value: Any, where: str) -> np.ndarray:
-    array = np.array(value.matrix if hasattr(value, "matrix") else value, np.float64)
-    if array.size != 16:
-        raise InputError(f"to_world has {array.size} numbers, a 4x4 matrix was expected", where)
-    matrix = array.reshape(4, 4)
-    turn = matrix[:3, :3] / np.cbrt(abs(np.linalg.det(matrix[:3, :3])) or 1.0)
-    if not np.all(np.isfinite(matrix)) or not np.allclose(turn @ turn.T, np.eye(3), atol=1e-3):
-        raise InputError("to_world is not a rotation and a translation", where)
-    if np.linalg.det(turn) < 0:
-        raise InputError(
-            "to_world mirrors (its determinant is negative)", where, remedy="check the camera convention of the file"
-        )
-    return matrix

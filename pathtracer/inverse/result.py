@@ -77,7 +77,7 @@ class Recovered:
         start, value: at the beginning and in the end (a pose: rotation vector in degrees, translation).
         truth: the known answer, or None.
         standard_error: of each number, None until a solver estimates it.
-        measure: how far it is from the truth: see `parameters.Unknown`.
+        measure: how far it is from the truth: see `unknowns.Unknown`.
     """
 
     name: str

@@ -22,7 +22,7 @@ from .arrays import to_device
 from .losses import Loss
 
 if TYPE_CHECKING:
-    from .problem import PreparedView
+    from .prepared_views import PreparedView
 
 Array = np.ndarray
 #: Cells of a pyramid end where a side has fewer than this.

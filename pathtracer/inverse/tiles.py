@@ -27,7 +27,8 @@ from .arrays import to_device
 from .rendering import Target
 
 if TYPE_CHECKING:
-    from .problem import PreparedView, Problem
+    from .prepared_views import PreparedView
+    from .problem import Problem
 
 Array = np.ndarray
 #: The running mean of a tile's squared gradient takes in so much of each new one.

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .parameters import ArrayUnknown
+from .unknowns import ArrayUnknown
 
 if TYPE_CHECKING:
-    from .parameters import Unknown
     from .problem import Problem
+    from .unknowns import Unknown
 
 #: Of more numbers than this only errors are told, no directions.
 _MANY = 128

@@ -14,10 +14,11 @@ import numpy as np
 from ..errors import UsageError
 from .arrays import as_numpy, from_flat
 from .filters import MeshFilter, weld
-from .parameters import Parameter, Unknown
+from .unknowns import Unknown
 
 if TYPE_CHECKING:
     from ..scenes import Scene
+    from .parameters import Parameter
 
 #: λ of Nicolet et al.: gradients spread over about four edges.
 SMOOTH = 19.0

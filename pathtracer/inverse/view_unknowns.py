@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UsageError, nearest_names
-from .parameters import ArrayUnknown, Parameter, RigidUnknown, Unknown, scene_size
+from .rigid_unknown import RigidUnknown, scene_size
+from .unknowns import ArrayUnknown, Unknown
 
 if TYPE_CHECKING:
     from ..capture import View
     from ..scenes import ParameterInfo, Scene
+    from .parameters import Parameter
 
 PREFIX = "views."
 PARTS = ("to_world", "x_fov", "exposure", "white_balance")

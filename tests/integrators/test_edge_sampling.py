@@ -1,136 +1,31 @@
-"""Edge sampling: closed forms, finite differences with who moves alone, forward against backward, refusals."""
+"""Edge sampling: closed forms, forward against backward, budgets and refusals."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import drjit as dr
 import mitsuba as mi
 import numpy as np
 import pytest
+from helpers.moving_scenes import (
+    LIGHTS,
+    Subject,
+    area_light,
+    ball,
+    camera,
+    cube,
+    diffuse,
+    mover,
+    point_light,
+    rgb,
+    room,
+    sun,
+    translate,
+)
 
 from integrators import GradientWarning, UnsupportedGradient
-
-Motion = tuple[str, Callable[[Any, mi.Float], Any]]
-
-
-def rgb(*value: float) -> dict[str, Any]:
-    return {"type": "rgb", "value": list(value)}
-
-
-def diffuse(*value: float) -> dict[str, Any]:
-    return {"type": "twosided", "inner": {"type": "diffuse", "reflectance": rgb(*value)}}
-
-
-def look(origin: list[float], target: list[float], up: list[float]) -> Any:
-    return mi.ScalarTransform4f().look_at(origin, target, up)
-
-
-def camera(size: int = 20, origin: tuple[float, ...] = (1, -4, 3), **more: Any) -> dict[str, Any]:
-    film = {"type": "hdrfilm", "width": size, "height": size, "pixel_format": "rgb", "component_format": "float32"}
-    film |= {"rfilter": {"type": "box"}} | more.pop("film", {})
-    to_world = look(list(origin), [0, 0, 0.4], [0, 0, 1])
-    return {"type": "perspective", "fov": 45, "to_world": to_world, "film": film, **more}
-
-
-def translate(*axis: float) -> Callable[[Any, mi.Float], Any]:
-    """A motion by θ along an axis, for transforms, points and vertex buffers."""
-
-    def move(base: Any, θ: mi.Float) -> Any:
-        v = mi.Vector3f(*axis) * θ
-        if isinstance(base, mi.Float):
-            return dr.ravel(mi.Point3f(dr.unravel(mi.Point3f, base) + v))
-        if isinstance(base, mi.Point3f):
-            return mi.Point3f(base + v)
-        return mi.Transform4f().translate(v) @ mi.Transform4f(base)
-
-    return move
-
-
-def turn(*axis: float) -> Callable[[Any, mi.Float], Any]:
-    """A rotation by θ radians about an axis through the origin."""
-
-    def move(base: Any, θ: mi.Float) -> Any:
-        rotation = mi.Transform4f().rotate(list(axis), θ * 180 / dr.pi)
-        if isinstance(base, mi.Float):
-            return dr.ravel(mi.Point3f(rotation @ dr.unravel(mi.Point3f, base)))
-        return rotation @ mi.Transform4f(base)
-
-    return move
-
-
-class Subject:
-    """A scene in which one parameter moves."""
-
-    def __init__(self, scene: dict[str, Any], motion: Motion) -> None:
-        self.scene = mi.load_dict({"type": "scene", **scene}, optimize=False)
-        self.params = mi.traverse(self.scene)
-        self.key, self.move = motion
-        value = self.params[self.key]
-        self.base = type(value)(value)
-
-    def set(self, θ: mi.Float) -> None:
-        self.params[self.key] = self.move(self.base, θ)
-        self.params.update()
-
-    def difference(
-        self, depth: int, ε: float, passes: int, spp: int = 256, integrator: str = "path", **props: Any
-    ) -> np.ndarray:
-        """(passes, H, W, 3) central differences with equal seeds."""
-        path = mi.load_dict({"type": integrator, "max_depth": depth, "rr_depth": 100, **props})
-        sides = []
-        for θ in (ε, -ε):
-            self.set(mi.Float(θ))
-            images = [mi.render(self.scene, integrator=path, seed=i, spp=spp) for i in range(passes)]
-            sides.append(np.array(images, dtype=np.float64))
-        self.set(mi.Float(0))
-        return (sides[0] - sides[1]) / (2 * ε)
-
-    def forward(self, passes: int, spp: int = 64, **props: Any) -> np.ndarray:
-        """(passes, H, W, 3) derivative images."""
-        integrator = mi.load_dict({"type": "edge_sampling", "rr_depth": 100, **props})
-        images = []
-        for i in range(passes):
-            θ = mi.Float(0)
-            dr.enable_grad(θ)
-            self.set(θ)
-            dr.forward(θ, dr.ADFlag.ClearEdges)
-            images.append(np.array(integrator.render_forward(self.scene, self.params, seed=i, spp=spp)))
-        self.set(mi.Float(0))
-        return np.array(images, dtype=np.float64)
-
-    def backward(self, grad: np.ndarray, seed: int = 0, spp: int = 64, **props: Any) -> float:
-        """d<grad, image>/dθ."""
-        integrator = mi.load_dict({"type": "edge_sampling", "rr_depth": 100, **props})
-        θ = mi.Float(0)
-        dr.enable_grad(θ)
-        self.set(θ)
-        integrator.render_backward(self.scene, self.params, mi.TensorXf(grad), seed=seed, spp=spp)
-        result = dr.grad(θ)[0]
-        self.set(mi.Float(0))
-        return float(result)
-
-
-def assert_slope_is_one(reference: np.ndarray, estimate: np.ndarray, tolerance: float = 0.03, blur: int = 4) -> None:
-    """The regression slope of estimate on reference is 1, up to a tolerance and three of its standard errors.
-
-    Both are given as independent replicates. The reference is averaged over blocks of pixels; noise in it biases the
-    slope towards zero, so its norm is estimated without bias from pairs of different replicates.
-    """
-    block = lambda x: (
-        x.reshape(len(x), x.shape[1] // blur, blur, x.shape[2] // blur, blur, 3).mean((2, 4)).reshape(len(x), -1)
-    )
-    f, g = block(reference), block(estimate)
-    n = len(f)
-    norm = ((f.sum(0) ** 2).sum() - (f**2).sum()) / (n * (n - 1))
-    slopes = g @ f.mean(0) / norm
-    error = slopes.std(ddof=1) / np.sqrt(len(slopes))
-    from_reference = (f @ g.mean(0) / norm).std(ddof=1) / np.sqrt(n)
-    assert error + from_reference < 0.03, "too noisy to judge"
-    assert abs(slopes.mean() - 1) < tolerance + 3 * np.hypot(error, from_reference)
-
 
 # ------------------------------------------------------------------------------------------------ closed forms
 
@@ -183,265 +78,7 @@ def test_coverage_has_the_derivative_of_the_outline() -> None:
     np.testing.assert_allclose(g[..., 3] * 2, g[..., 0], atol=0.02 * 16)
 
 
-# ------------------------------------------------------------------------------------- finite differences
-
-
-def room(light: dict[str, Any], occluder: dict[str, Any], **more: Any) -> dict[str, Any]:
-    floor = {"type": "rectangle", "to_world": mi.ScalarTransform4f().scale(2), "bsdf": diffuse(0.8, 0.8, 0.8)}
-    return {"camera": camera(**more), "light": light, "occluder": occluder, "floor": floor}
-
-
-def cube() -> dict[str, Any]:
-    to_world = mi.ScalarTransform4f().translate([0, 0, 0.9]).rotate([0.6, 0.8, 0], 30).scale(0.35)
-    return {"type": "cube", "to_world": to_world, "bsdf": diffuse(0.6, 0.4, 0.3)}
-
-
-def ball() -> dict[str, Any]:
-    return {"type": "sphere", "center": [0, 0, 0.9], "radius": 0.45, "bsdf": diffuse(0.6, 0.4, 0.3)}
-
-
-def point_light() -> dict[str, Any]:
-    return {"type": "point", "position": [0.8, 0.5, 3], "intensity": rgb(20, 20, 20)}
-
-
-def area_light() -> dict[str, Any]:
-    to_world = look([0.8, 0.5, 3], [0, 0, 0], [0, 1, 0]) @ mi.ScalarTransform4f().scale(0.4)
-    return {"type": "rectangle", "to_world": to_world, "emitter": {"type": "area", "radiance": rgb(30, 30, 30)}}
-
-
-def sun() -> dict[str, Any]:
-    return {"type": "directional", "to_world": look([0.8, 0.5, 2], [0, 0, 0], [0, 1, 0]), "irradiance": rgb(2, 2, 2)}
-
-
-LIGHTS = {"point": point_light, "area": area_light, "sun": sun}
-OCCLUDERS = {"cube": cube, "ball": ball}
-
-
-def mover(who: str, light: str, occluder: str) -> Motion:
-    if who == "light":
-        return {
-            "point": ("light.position", translate(1, 0.3, 0)),
-            "area": ("light.to_world", translate(1, 0.3, 0)),
-            "sun": ("light.to_world", turn(0, 1, 0)),
-        }[light]
-    if who == "occluder":
-        key = "occluder.vertex_positions" if occluder == "cube" else "occluder.to_world"
-        return key, translate(1, 0.2, 0.4)
-    return (f"{who}.to_world", translate(0, 0, 1))
-
-
-@pytest.mark.parametrize("light", ["area", "sun", "sky"])
-def test_shadow_rays_that_leave_the_scene_do_not_reach_the_film(light: str) -> None:
-    """They have no film position; the box filter does not look at it, other filters do."""
-    lamp = {"type": "constant"} if light == "sky" else LIGHTS[light]()
-    film = {"rfilter": {"type": "gaussian"}}
-    subject = Subject(room(lamp, cube(), film=film), mover("occluder", light, "cube"))
-    image = subject.forward(1, spp=16, max_depth=3)
-    assert np.isfinite(image).all() and np.any(image)
-
-
-@pytest.mark.parametrize("who", ["occluder", "floor", "light", "camera"])
-@pytest.mark.parametrize(("light", "occluder"), [("point", "cube"), ("sun", "ball"), ("area", "ball")])
-def test_direct_light_has_the_slope_of_finite_differences(light: str, occluder: str, who: str) -> None:
-    subject = Subject(room(LIGHTS[light](), OCCLUDERS[occluder]()), mover(who, light, occluder))
-    reference = subject.difference(2, 1e-2, 12)
-    assert_slope_is_one(reference, subject.forward(4, max_depth=2))
-
-
-@pytest.mark.parametrize(
-    "who", ["light", *(pytest.param(w, marks=pytest.mark.slow) for w in ("occluder", "wall", "camera"))]
-)
-def test_indirect_light_has_the_slope_of_finite_differences(who: str) -> None:
-    scene = room(point_light(), cube())
-    to_world = mi.ScalarTransform4f().translate([-1.5, 0, 1.6]).rotate([0, 1, 0], 90).scale(1.4)
-    scene["wall"] = {"type": "rectangle", "to_world": to_world, "bsdf": diffuse(0.9, 0.8, 0.7)}
-    motion = ("wall.to_world", translate(1, 0, 0)) if who == "wall" else mover(who, "point", "cube")
-    subject = Subject(scene, motion)
-    assert_slope_is_one(subject.difference(3, 1e-2, 16), subject.forward(8, max_depth=3))
-
-
-@pytest.mark.parametrize("integrator", ["path_replay", "edge_sampling"])
-def test_only_the_first_segment_looks_through_hidden_emitters(integrator: str) -> None:
-    from integrators.boundary.stream import Stream
-
-    subject = Subject(room(area_light(), ball(), size=8), mover("floor", "area", "ball"))
-    estimator = mi.load_dict({"type": integrator, "max_depth": 3, "hide_emitters": True})
-    lamp = next(e for e in subject.scene.emitters())
-    y = lamp.get_shape().sample_position(0, mi.Point2f(0.5))
-    ray = mi.Ray3f(y.p + y.n * 0.1, -y.n)
-    numbers = Stream(1, mi.UInt32(0))
-    seen = [estimator.radiance(subject.scene, numbers, mi.RayDifferential3f(ray), depth)[0] for depth in (0, 1)]
-    bright = [float(np.max(np.array(L))) for L in seen]
-    assert bright[1] > 10 * max(bright[0], 1e-3)
-
-
-@pytest.mark.slow
-def test_light_that_only_bounces_reveals_the_shadow_of_an_unseen_occluder() -> None:
-    """The camera looks at a wall; what moves is behind it, between a light and the floor that lights the wall."""
-    scene = room(area_light(), ball(), origin=(0.4, -3, 0.6), size=8)
-    to_world = mi.ScalarTransform4f().translate([-1.2, 0, 1.3]).rotate([0, 1, 0], 90).scale(1.2)
-    scene["wall"] = {"type": "rectangle", "to_world": to_world, "bsdf": diffuse(0.9, 0.8, 0.7)}
-    scene["camera"]["to_world"] = look([-0.3, 0, 1.4], [-1.2, 0, 1.4], [0, 0, 1])
-    subject = Subject(scene, mover("occluder", "area", "ball"))
-    reference = subject.difference(3, 2e-2, 16, spp=16384)
-    assert_slope_is_one(reference, subject.forward(16, max_depth=3, spp=16384))
-
-
-SENSORS: dict[str, dict[str, Any]] = {
-    "orthographic": {"type": "orthographic"},
-    "thinlens": {"type": "thinlens", "aperture_radius": 0.2, "focus_distance": 4.0},
-}
-
-
-@pytest.mark.parametrize("kind", ["orthographic", "thinlens"])
-@pytest.mark.parametrize("who", ["occluder", "camera"])
-def test_other_cameras_have_the_slope_of_finite_differences(kind: str, who: str) -> None:
-    scene = room(point_light(), cube())
-    scene["camera"] |= SENSORS[kind]
-    if kind == "orthographic":
-        del scene["camera"]["fov"]
-        scene["camera"]["to_world"] = scene["camera"]["to_world"] @ mi.ScalarTransform4f().scale([1.5, 1.5, 1])
-    motion = mover(who, "point", "cube") if who == "occluder" else ("camera.to_world", translate(1, 0, 0.3))
-    subject = Subject(scene, motion)
-    assert_slope_is_one(subject.difference(2, 1e-2, 12), subject.forward(4, max_depth=2))
-
-
-@pytest.mark.parametrize("kind", ["bsplinecurve", "linearcurve"])
-def test_curves_and_their_shadows_have_the_slope_of_finite_differences(kind: str, tmp_path: Any) -> None:
-    points = [
-        (-1.2, -0.7, 0.8, 0.2),
-        (-0.5, -0.3, 0.7, 0.25),
-        (0, 0.4, 0.9, 0.2),
-        (0.4, -0.2, 0.8, 0.2),
-        (1, 0.4, 1, 0.3),
-    ]
-    (tmp_path / "curve.txt").write_text("\n".join(" ".join(map(str, point)) for point in points))
-    curve = {"type": kind, "filename": str(tmp_path / "curve.txt"), "bsdf": {"type": "diffuse"}}
-    move = lambda base, θ: dr.ravel(mi.Point4f(dr.unravel(mi.Point4f, base) + θ * mi.Vector4f(1, 0.3, 0.4, 0.2)))
-    # The shading of a moving linear curve is not differentiated by Mitsuba: compare what the boundary alone explains
-    black = {"type": "diffuse", "reflectance": rgb(0, 0, 0)}
-    subject = Subject(room(sun(), curve | {"bsdf": black}), ("occluder.control_points", move))
-    assert_slope_is_one(subject.difference(2, 1e-2, 12), subject.forward(4, max_depth=2))
-
-
-@pytest.mark.parametrize("who", ["occluder", "camera"])
-@pytest.mark.parametrize("texture", ["checkerboard", "nearest", "cut-out"])
-def test_jumping_textures_have_the_slope_of_finite_differences(texture: str, who: str) -> None:
-    texels = np.zeros((6, 6, 1), dtype=np.float32)
-    texels[1:5, 1:3] = texels[2:4, 3:6] = 1
-    bitmap = {"type": "bitmap", "data": mi.TensorXf(texels), "raw": True, "filter_type": "nearest"}
-    bsdf = {
-        "checkerboard": {"type": "diffuse", "reflectance": {"type": "checkerboard"}},
-        "nearest": {"type": "diffuse", "reflectance": bitmap},
-        "cut-out": {"type": "mask", "opacity": bitmap, "card": {"type": "diffuse"}},
-    }[texture]
-    to_world = mi.ScalarTransform4f().rotate([0, 0, 1], 20).scale(1.2)
-    card = {"type": "rectangle", "to_world": to_world, "bsdf": bsdf}
-    scene = {"camera": camera(), "light": {"type": "constant"}, "occluder": card}
-    motion = (f"{who}.to_world", translate(1, 0.3, 0.2))
-    subject = Subject(scene, motion)
-    reference = subject.difference(3, 1e-2, 12)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", GradientWarning)  # shadows behind the mask, of which there are none here
-        assert_slope_is_one(reference, subject.forward(4, max_depth=3))
-
-
-def masked_card(opacity: np.ndarray, filter_type: str) -> dict[str, Any]:
-    texels = mi.TensorXf(opacity.astype(np.float32)[..., None])
-    opacity = {"type": "bitmap", "data": texels, "raw": True, "filter_type": filter_type}
-    to_world = mi.ScalarTransform4f().translate([0, 0, 0.8]).rotate([0.6, 0.8, 0], 20).scale(0.6)
-    bsdf = {"type": "mask", "opacity": opacity, "card": diffuse(0.6, 0.4, 0.3)}
-    return {"type": "rectangle", "to_world": to_world, "bsdf": bsdf}
-
-
-@pytest.mark.parametrize("who", ["occluder", "camera", "floor", "light"])
-def test_shadows_seen_through_a_cut_out_have_the_slope_of_finite_differences(who: str) -> None:
-    opacity = np.zeros((6, 6))
-    opacity[1:5, 1:3] = opacity[2:4, 3:6] = 1
-    subject = Subject(room(point_light(), masked_card(opacity, "nearest")), mover(who, "point", "card"))
-    # Mitsuba's own path tracer counts the opacity of a mask twice
-    reference = subject.difference(3, 1e-2, 12, integrator="path_replay")
-    assert_slope_is_one(reference, subject.forward(4, max_depth=3))
-
-
-@pytest.mark.parametrize("who", ["camera", "floor"])
-def test_what_lies_behind_a_half_transparent_surface_slides_along_the_camera_ray(who: str) -> None:
-    rng = np.random.default_rng(1)
-    scene = room({"type": "constant"}, masked_card(0.1 + 0.8 * rng.random((6, 6)), "bilinear"))
-    texels = mi.TensorXf(rng.random((6, 6, 3)).astype(np.float32))
-    scene["floor"]["bsdf"] = {"type": "diffuse", "reflectance": {"type": "bitmap", "data": texels, "raw": True}}
-    subject = Subject(scene, (f"{who}.to_world", translate(1, 0.3, 0.2)))
-    reference = subject.difference(2, 1e-2, 12, integrator="path_replay")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", GradientWarning)  # shadows of the mask, which do not reach depth 2
-        assert_slope_is_one(reference, subject.forward(4, max_depth=2))
-
-
-def test_soft_shadows_of_a_mask_are_warned_of() -> None:
-    scene = room(area_light(), masked_card(np.eye(6), "nearest"), size=8)
-    with pytest.warns(GradientWarning) as caught:
-        Subject(scene, mover("floor", "area", "card")).forward(1, max_depth=2)
-    assert {w.message.code for w in caught} == {"mask-shadow"}  # type: ignore[union-attr]
-
-
-def rough_ball(size: int = 128) -> mi.Mesh:
-    """A sphere whose vertices are off by a thousandth of its radius: its outline is full of hidden folds."""
-    rng = np.random.default_rng(2)
-    θ, φ = np.meshgrid(np.linspace(0, np.pi, size), np.linspace(0, 2 * np.pi, 2 * size, endpoint=False), indexing="ij")
-    θ[1:-1] += rng.normal(0, 0.2 * np.pi / size, θ[1:-1].shape)
-    r = 0.45 * (1 + rng.normal(0, 1e-3, θ.shape))
-    r[0], r[-1] = 0.45, 0.45
-    points = np.stack([r * np.sin(θ) * np.cos(φ), r * np.sin(θ) * np.sin(φ), r * np.cos(θ) + 0.9], axis=-1)
-    i, j = np.meshgrid(np.arange(size - 1), np.arange(2 * size), indexing="ij")
-    at = lambda a, b: (a * 2 * size + b % (2 * size)).ravel()
-    quad = [at(i, j), at(i + 1, j), at(i + 1, j + 1), at(i, j + 1)]
-    faces = np.concatenate([np.stack([quad[0], quad[1], quad[2]], 1), np.stack([quad[0], quad[2], quad[3]], 1)])
-    properties = mi.Properties()
-    properties["mesh_bsdf"] = mi.load_dict(diffuse(0.6, 0.4, 0.3))
-    mesh = mi.Mesh("ball", size * 2 * size, len(faces), has_vertex_normals=True, props=properties)
-    parameters = mi.traverse(mesh)
-    parameters["vertex_positions"] = points.astype(np.float32).ravel()
-    parameters["faces"] = faces.astype(np.uint32).ravel()
-    parameters.update()
-    return mesh
-
-
-@pytest.mark.parametrize("who", ["camera", pytest.param("floor", marks=pytest.mark.slow)])
-def test_an_outline_full_of_folds_counts_once(who: str) -> None:
-    subject = Subject(room(sun(), rough_ball()), (f"{who}.to_world", translate(1, 0.3, 0.4)))
-    reference = subject.difference(2, 1e-2, 12)
-    assert_slope_is_one(reference, subject.forward(4, max_depth=2))
-
-
-def projector() -> dict[str, Any]:
-    texels = mi.TensorXf(np.random.default_rng(4).random((4, 4, 3)).astype(np.float32))
-    image = {"type": "bitmap", "data": texels, "raw": True}
-    to_world = look([0.8, 0.5, 3], [0, 0, 0.3], [0, 1, 0])
-    return {"type": "projector", "to_world": to_world, "irradiance": image, "fov": 40, "scale": 30}
-
-
-def sky_map() -> dict[str, Any]:
-    texels = np.random.default_rng(4).random((8, 16, 3)).astype(np.float32) * 0.5
-    texels[2, 3] += 8
-    to_world = mi.ScalarTransform4f().rotate([1, 0, 0], 90)
-    return {"type": "envmap", "bitmap": mi.Bitmap(texels), "to_world": to_world}
-
-
-@pytest.mark.parametrize(
-    ("light", "key"),
-    [
-        ("projector", "light.to_world"),
-        pytest.param("projector", "floor.to_world", marks=pytest.mark.slow),
-        pytest.param("projector", "camera.to_world", marks=pytest.mark.slow),
-        pytest.param("sky", "occluder.to_world", marks=pytest.mark.slow),
-    ],
-)
-def test_images_as_lights_have_the_slope_of_finite_differences(light: str, key: str) -> None:
-    """A projector's light ends at the frame of its image; an environment map is brighter here and there."""
-    lights = {"projector": projector, "sky": sky_map}
-    subject = Subject(room(lights[light](), ball()), (key, translate(1, 0.3, 0.4)))
-    reference = subject.difference(2, 1e-2, 16)
-    assert_slope_is_one(reference, subject.forward(8, spp=128 if light == "sky" else 64, max_depth=2))
+# ------------------------------------------------------------------------------- what counts, and what does not
 
 
 def test_an_edge_across_a_seam_counts_once() -> None:
@@ -465,6 +102,31 @@ def test_an_edge_across_a_seam_counts_once() -> None:
         images.append(subject.forward(4, max_depth=2, interior=False).mean(0))
     difference = np.abs(images[0] - images[1]).sum()
     assert difference < 0.05 * np.abs(images[0]).sum()
+
+
+@pytest.mark.parametrize("light", ["area", "sun", "sky"])
+def test_shadow_rays_that_leave_the_scene_do_not_reach_the_film(light: str) -> None:
+    """They have no film position; the box filter does not look at it, other filters do."""
+    lamp = {"type": "constant"} if light == "sky" else LIGHTS[light]()
+    film = {"rfilter": {"type": "gaussian"}}
+    subject = Subject(room(lamp, cube(), film=film), mover("occluder", light, "cube"))
+    image = subject.forward(1, spp=16, max_depth=3)
+    assert np.isfinite(image).all() and np.any(image)
+
+
+@pytest.mark.parametrize("integrator", ["path_replay", "edge_sampling"])
+def test_only_the_first_segment_looks_through_hidden_emitters(integrator: str) -> None:
+    from integrators.boundary.stream import Stream
+
+    subject = Subject(room(area_light(), ball(), size=8), mover("floor", "area", "ball"))
+    estimator = mi.load_dict({"type": integrator, "max_depth": 3, "hide_emitters": True})
+    lamp = next(e for e in subject.scene.emitters())
+    y = lamp.get_shape().sample_position(0, mi.Point2f(0.5))
+    ray = mi.Ray3f(y.p + y.n * 0.1, -y.n)
+    numbers = Stream(1, mi.UInt32(0))
+    seen = [estimator.radiance(subject.scene, numbers, mi.RayDifferential3f(ray), depth)[0] for depth in (0, 1)]
+    bright = [float(np.max(np.array(L))) for L in seen]
+    assert bright[1] > 10 * max(bright[0], 1e-3)
 
 
 # ------------------------------------------------------------------------------- forward against backward

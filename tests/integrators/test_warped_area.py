@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import textwrap
 import warnings
 
 import drjit as dr
@@ -13,60 +9,19 @@ import mitsuba as mi
 import numpy as np
 import pytest
 from helpers.derivatives import derivative_image
+from helpers.glowing_scenes import T, glowing
 
 from integrators import UnsupportedGradient
-from integrators.contours import Contours
 from integrators.errors import GradientWarning
-from integrators.warp import Kernel, direction_score, film_field, ring_centres
-from integrators.warped_film import FilmLines, FilmPoints, PixelLevel
 from pathtracer.verify import check_catalogue
 from pathtracer.verify.check import compare
 from pathtracer.verify.comparison import Settings
-from pathtracer.verify.estimate import Gradient
 from pathtracer.verify.motion import Motion
 from pathtracer.verify.reference import Reference
 from pathtracer.verify.statistics import Verdict
 
 # Blocks of a tiny image hold a few silhouette pixels each: their margin is relative to the strongest block
 SETTINGS = Settings(tolerance=0.05, block_tolerance=0.15, budget=600, spp=256, reference_spp=512, blocks=2, looks=6)
-
-
-def T() -> mi.ScalarTransform4f:
-    """The identity, to chain transforms on."""
-    return mi.ScalarTransform4f()
-
-
-def texture() -> dict:
-    pixels = 0.5 + np.random.default_rng(1).random((4, 4, 3)).astype(np.float32)
-    return {"type": "area", "radiance": {"type": "bitmap", "bitmap": mi.Bitmap(pixels), "raw": True}}
-
-
-SHAPES = {
-    "cube": lambda: {"type": "cube", "to_world": T().rotate([0, 1, 0], 30).scale(0.6)},
-    "sphere": lambda: {"type": "sphere", "radius": 0.8},
-    "rectangle": lambda: {"type": "rectangle", "to_world": T().rotate([0, 1, 0], 30).scale(0.8)},
-    "disk": lambda: {"type": "disk", "to_world": T().rotate([0, 1, 0], 30).scale(0.8)},
-    "cylinder": lambda: {"type": "cylinder", "p0": [-0.5, -0.3, 0], "p1": [0.6, 0.4, 0.2], "radius": 0.4},
-}
-
-
-def glowing(kind: str, rfilter: str = "gaussian") -> dict:
-    """A glowing textured object before a glowing wall: visibility from the camera and nothing else."""
-    return {
-        "type": "scene",
-        "sensor": {
-            "type": "perspective", "fov": 40, "to_world": T().look_at([0.6, 1.2, 4], [0, 0, 0], [0, 1, 0]),
-            "film": {
-                "type": "hdrfilm", "width": 12, "height": 12, "pixel_format": "rgb", "component_format": "float32",
-                "rfilter": {"type": rfilter},
-            },
-        },
-        "shape": SHAPES[kind]() | {"emitter": texture()},
-        "wall": {
-            "type": "rectangle", "to_world": T().translate([0, 0, -2]).scale(6),
-            "emitter": {"type": "area", "radiance": {"type": "rgb", "value": [0.2, 0.3, 0.4]}},
-        },
-    }  # fmt: skip
 
 
 def check(scene: dict, motion: str, depth: int = 1, settings: Settings = SETTINGS, **properties):
@@ -79,207 +34,9 @@ def check(scene: dict, motion: str, depth: int = 1, settings: Settings = SETTING
     return compare(bound, loaded.sensors()[0], estimator, "warped_area", reference, settings)
 
 
-def test_divergence_of_a_linear_field_is_its_trace() -> None:
-    """(W5) holds for every number of auxiliary rays, extrapolated or not."""
-    for rays, debias, even in ((3, False, False), (6, False, False), (6, True, False), (6, False, True)):
-        kernel = Kernel(rays=rays, debias=debias)
-        lanes = 200_000
-        rings = kernel.rings(lanes, dr.arange(mi.UInt32, lanes), even)
-        x = rings.centre
-        velocity = mi.Vector2f(2 * x.x + x.y, 3 * x.y - x.x)
-        mean, divergence = kernel.mean(rings, rings.slope * rings.centre, velocity)
-        values = np.asarray(divergence, dtype=np.float64)
-        error = values.std() / np.sqrt(lanes)
-        assert abs(values.mean() - 5) < 4 * error < 0.1
-        assert np.isfinite(np.asarray(mean)).all()
-
-
-def test_centres_for_the_velocity_alone_have_the_same_density_and_equal_weights() -> None:
-    lanes = 200_000
-    moments = []
-    for even in (False, True):
-        rings = Kernel(rays=6).rings(lanes, dr.arange(mi.UInt32, lanes), even)
-        r, share = np.asarray(dr.norm(rings.centre), dtype=np.float64), np.asarray(rings.share, dtype=np.float64)
-        moments.append([np.mean(share * r**k) for k in (0, 1, 2, 4)])
-        assert (np.ptp(share) == 0) == even
-    exact = [15 * (2 / 3 / (k + 2) - 1 / (k + 3) + 1 / 3 / (k + 5)) for k in (0, 1, 2, 4)]
-    np.testing.assert_allclose(moments, [exact, exact], rtol=0.01)
-
-
-def test_the_two_sides_of_a_pixel_draw_the_same_numbers() -> None:
-    scene = mi.load_dict(glowing("sphere", "box"), optimize=False)
-    lines = FilmLines(scene.sensors()[0], mi.UInt32(3), 8, True)
-    u = np.asarray(lines.points.u)[:, : 13 * 12 * 4].reshape(2, 12, 13, 4)  # x = const: rows, lines, samples
-    assert np.ptp(u[1], axis=1).max() < 1e-5
-    assert len(np.unique(u[1][:, 0].round(5))) == 12 * 4
-
-
-def test_the_level_of_a_pixel_is_the_mean_of_the_other_half() -> None:
-    film = mi.load_dict(
-        {"type": "hdrfilm", "width": 9, "height": 7, "crop_width": 3, "crop_height": 2, "crop_offset_x": 4}
-        | {"crop_offset_y": 1, "rfilter": {"type": "box"}}
-    )
-    values = np.random.default_rng(0).random((3, 6, 2, 3)).astype(np.float32)  # channels, pixels, halves, samples
-    level = PixelLevel(film, mi.Spectrum(values.reshape(3, -1)))
-    others = np.asarray(level.of_others()).reshape(values.shape)
-    np.testing.assert_allclose(others, np.broadcast_to(values.mean(-1)[:, :, ::-1, None], values.shape), rtol=1e-5)
-    at = np.asarray(level.at(mi.Point2f([4, 6, 5, 3, 7, 5], [1, 1, 2, 1, 2, 0])))
-    np.testing.assert_allclose(at[:, :3], values.mean((-1, -2))[:, [0, 2, 4]], rtol=1e-5)
-    assert not at[:, 3:].any()
-
-
-@pytest.mark.parametrize("spp", [1, 2, 4, 16])
-def test_the_level_of_a_pixel_leaves_no_bias_at_few_samples(spp: int) -> None:
-    """The edge of a glowing rectangle, two of eight columns of an orthographic film half covered: ±4 per unit."""
-    film = {"type": "hdrfilm", "width": 8, "height": 8, "rfilter": {"type": "box"}, "pixel_format": "rgb"}
-    look = T().look_at([0, 0, 3], [0, 0, 0], [0, 1, 0])
-    scene = mi.load_dict(
-        {
-            "type": "scene",
-            "sensor": {"type": "orthographic", "to_world": look, "film": film},
-            "card": {
-                "type": "rectangle", "to_world": T().scale([0.625, 3, 1]),
-                "emitter": {"type": "area", "radiance": 1.0},
-            },
-        }
-    )  # fmt: skip
-    bound = Motion.parse("card.to_world translate:x").bind(scene, mi.traverse(scene))
-    gradient = Gradient(bound, scene.sensors()[0], mi.load_dict({"type": "warped_area", "max_depth": 1}), 1, 0)
-    images = np.array([gradient.gradient_image(spp, seed)[..., 0].mean(0) for seed in range(24 * max(1, 16 // spp))])
-    edges = np.sort(images.mean(0))
-    errors = images.std(0).max() / np.sqrt(len(images))
-    np.testing.assert_allclose(edges[[0, -1]], [-4, 4], atol=4 * errors + 0.02)
-    assert errors < 0.2
-
-
-def test_lines_of_the_film_have_wavelengths_of_their_own(repository) -> None:
-    """A card in a spectral variant: its edges give 4 per unit and radiance, less by the filter's spread."""
-    script = textwrap.dedent("""
-        import sys
-        from pathtracer.runtime import activate
-        activate(sys.argv[1])
-        import drjit as dr, mitsuba as mi, numpy as np, integrators
-        integrators.register()
-        T = mi.ScalarTransform4f
-        colour = {"type": "rgb", "value": [1.0, 0.5, 0.2]}
-        for rfilter, share in (("box", 1), ("gaussian", 0.7977)):
-            film = {"type": "hdrfilm", "width": 8, "height": 8, "rfilter": {"type": rfilter}, "pixel_format": "rgb"}
-            look = T().look_at([0, 0, 3], [0, 0, 0], [0, 1, 0])
-            scene = mi.load_dict({
-                "type": "scene", "sensor": {"type": "orthographic", "to_world": look, "film": film},
-                "card": {
-                    "type": "rectangle", "to_world": T().scale([0.625, 3, 1]),
-                    "emitter": {"type": "area", "radiance": colour},
-                },
-            })
-            params = mi.traverse(scene)
-            θ = mi.Float(0)
-            dr.enable_grad(θ)
-            params["card.to_world"] = mi.Transform4f().translate([θ, 0, 0]) @ params["card.to_world"]
-            params.update()
-            dr.forward(θ, dr.ADFlag.ClearEdges)
-            integrator = mi.load_dict({"type": "warped_area", "max_depth": 1})
-            draw = lambda seed: np.array(integrator.render_forward(scene, params, seed=seed, spp=256))[2:6].mean(0)
-            images = [draw(seed) for seed in range(8)]
-            sides, error = np.mean(images, 0)[[1, 6]] / share, np.std(images, 0)[[1, 6]] / 8**0.5
-            expected = np.outer([-4, 4], [1, 0.5, 0.2])
-            assert (error < 0.1).all() and (np.abs(sides - expected) < 4 * error + 0.02).all(), (rfilter, sides, error)
-    """)
-    variant = mi.variant().replace("rgb", "spectral")
-    environment = os.environ | {"PYTHONPATH": str(repository)}
-    subprocess.run([sys.executable, "-c", script, variant], check=True, timeout=120, env=environment)
-
-
 def test_no_sample_outweighs_all_others_where_rays_meet_the_next_face_at_an_edge() -> None:
     """Seed 1020 has a ray that starts on an edge of the cube and meets it at no distance; it gave 3000."""
     assert np.abs(derivative_image("mesh-closed-turns", "warped_area", 256, 1020)).max() < 10
-
-
-def test_divergence_on_directions_counts_the_turning_tangent_plane() -> None:
-    """The part of a constant vector a across ω has the divergence −2 a·ω; a rotation has none."""
-    lanes, radius = 200_000, 0.05
-    rings = Kernel(rays=6).rings(lanes, dr.arange(mi.UInt32, lanes))
-    d, a = dr.normalize(mi.Vector3f(0.3, -0.5, 0.8)), mi.Vector3f(1, 2, -0.5)
-    centre = ring_centres(d, radius, rings)
-    score = direction_score(d, centre, radius, rings)
-    for velocity, exact in ((a - centre * dr.dot(a, centre), -2 * dr.dot(a, d)[0]), (dr.cross(a, centre), 0.0)):
-        _, divergence = Kernel(rays=6).mean(rings, score, mi.Vector3f(velocity))
-        values = np.asarray(divergence, dtype=np.float64)
-        error = values.std() / np.sqrt(lanes)
-        assert abs(values.mean() - exact) < 4 * error + 2e-3 * abs(exact) + 5e-4
-
-
-def test_field_of_parallel_rays_is_finite_beside_an_infinite_background() -> None:
-    scene = glowing("cube")
-    scene["sensor"]["type"] = "orthographic"
-    del scene["sensor"]["fov"], scene["wall"]
-    scene["sky"] = {"type": "constant"}
-    points = np.array([[1.0, 1.0], [6.0, 6.0]])
-    assert np.isfinite(field_at(scene, "sensor.to_world rotate:y", points, 200, 0.5)).all()
-
-
-def test_a_straight_edge_through_the_middle_always_has_ring_points_on_both_sides() -> None:
-    rings = Kernel(rays=6).rings(50_000, dr.arange(mi.UInt32, 50_000))
-    x = dr.gather(mi.Vector2f, rings.centre, rings.ring) + rings.offset
-    for angle in np.linspace(0, np.pi, 7):
-        side = np.asarray(x.x * np.cos(angle) + x.y * np.sin(angle)) > 0
-        found = side.reshape(-1, rings.size)
-        assert (found.any(axis=1) & ~found.all(axis=1)).all()
-
-
-def field_at(scene: dict, motion: str, points: np.ndarray, copies: int, width: float, **kernel) -> np.ndarray:
-    """Mean film velocity of the warp at film positions (n, 2), pixels per unit of the motion."""
-    loaded = mi.load_dict(scene, optimize=False)
-    bound = Motion.parse(motion).bind(loaded, mi.traverse(loaded))
-    sensor = loaded.sensors()[0]
-    u = np.repeat(points, copies, axis=0).astype(np.float32)
-    with bound.attached(forward=True):
-        contours = Contours(loaded)
-        contours.refresh()
-        place = FilmPoints(mi.Point2f(u.T), mi.Float(0), mi.Float(0), mi.Point2f(0.5))
-        seed = dr.arange(mi.UInt32, len(u))
-        shift, _ = film_field(loaded, contours, Kernel(**{"rays": 6} | kernel), mi.Float(width), seed, sensor, place)
-        tangent = dr.forward_to(shift, flags=dr.ADFlag.ClearEdges | dr.ADFlag.AllowNoGrad)
-        return np.asarray(tangent, dtype=np.float64).T.reshape(len(points), copies, 2).mean(axis=1)
-
-
-def limb(radius: float, distance: float, pixels: float, fov: float, n: int) -> tuple[np.ndarray, float]:
-    """Film positions on the limb of a centred sphere, and the limb's radius in pixels."""
-    r = np.tan(np.arcsin(radius / distance)) / np.tan(np.radians(fov / 2)) * pixels / 2
-    angles = 2 * np.pi * np.arange(n) / n
-    return pixels / 2 + r * np.stack([np.cos(angles), np.sin(angles)], axis=1), r
-
-
-def facing() -> dict:
-    """A sphere of radius 0.8 at distance 4, its limb a circle in the middle of the film."""
-    scene = glowing("sphere")
-    scene["sensor"]["to_world"] = T().look_at([0, 0, 4], [0, 0, 0], [0, 1, 0])
-    scene["wall"]["to_world"] = T().translate([0, 0, -2]).scale(8)
-    scene["shape"] = {"type": "sphere", "radius": 0.8}
-    return scene
-
-
-def test_field_on_the_limb_of_a_sphere_converges_to_the_closed_form_with_the_square_of_the_width() -> None:
-    """The limb of a growing sphere moves by d/dR [f tan asin(R/D)] = f D² (D² − R²)^(−3/2) pixels per unit."""
-    R, D, n = 0.8, 4.0, 16
-    points, r = limb(R, D, 12, 40, n)
-    focal = 6 / np.tan(np.radians(20))
-    exact = focal * D**2 / (D**2 - R**2) ** 1.5 * R  # θ is relative growth
-    out = (points - 6) / r
-    errors = []
-    for width in (1.0, 0.5):
-        v = (field_at(facing(), "shape.to_world scale", points, 4000, width) * out).sum(axis=1)
-        errors.append(v.mean() / exact - 1)
-    assert abs(errors[1]) < 0.02
-    assert abs(errors[1]) < 0.5 * abs(errors[0])
-
-
-@pytest.mark.parametrize("turn", ["rotate:y", "rotate:z"])
-def test_a_sphere_that_turns_about_itself_does_not_move_its_limb(turn: str) -> None:
-    points, r = limb(0.8, 4.0, 12, 40, 8)
-    v = field_at(facing(), f"shape.to_world {turn}", points, 1000, 0.25)
-    out = (points - 6) / r
-    assert np.abs((v * out).sum(axis=1)).max() < 1e-3 * r
 
 
 slow = pytest.mark.slow

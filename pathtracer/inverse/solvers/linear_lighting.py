@@ -2,14 +2,13 @@
 
     I = Σ_k B_k x_k + I_rest       x >= 0
 
-B_k is the image under light k alone at unit strength: one tracing pass for all lamps (`lamp_basis.py`), one for all
-texels of an environment map (`environment_basis.py`). Two independent estimates B1 and B2 make the normal equations
-unbiased,
+B_k is the image under light k alone at unit strength (`basis_images.py`): one tracing pass for all lamps, one for all
+texels of an environment map. Two independent estimates B1 and B2 make the normal equations unbiased,
 
     A = ½ (B1 W B2ᵀ + B2 W B1ᵀ),  g = ½ (B1 W (t - r2) + B2 W (t - r1)),
 
 a least-squares problem with bounds per colour channel. Texels that a picture hardly shows are filled in smoothly: a
-penalty λ |∇x|², whose λ is the one that predicts the next, independent renders best.
+penalty λ |∇x|² (`smoothness.py`), whose λ is the one that predicts the next, independent renders best.
 Rounds double the samples until the renders' noise is below what was asked for. Of lamps, pixels weigh by the inverse of
 that noise (unless the loss is relative): the model is linear, so weights decide how precise the answer is, not what it
 is. Of texels the penalty, not the noise, decides; background that shows them without noise would drown all else.
@@ -20,15 +19,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...errors import UsageError
-from ..parameters import ArrayUnknown
+from ..unknowns import ArrayUnknown
 from . import Move, normal
+from .basis_images import BasisImages
+from .light_columns import DARK, Columns
 from .normal import Array, Layout
-from .quadratic import bounded, solver, sphere_smoothness
+from .quadratic import bounded, solver
+from .smoothness import FIRST, best_strength, roughness, scale
 
 if TYPE_CHECKING:
     from ..linearize import Linearizer
@@ -36,17 +38,9 @@ if TYPE_CHECKING:
 
 #: Memory of one estimate of the basis images, in bytes.
 MOST_BYTES = 1 << 30
-#: Samples of the first round of an environment map, doubled by every further one.
-_SAMPLES = 1 << 18
 _MOST_COPIES = 16
-#: Candidates for the weight of the smoothness, relative to the size of A.
-_STRENGTHS = 10.0 ** np.arange(-5, 0.5, 0.5)
 #: A map has settled when a round with twice the samples changes it by less than this share.
 _SETTLED = 0.02
-#: Their renders are those of `lamp_basis.py`; others render lamp by lamp.
-_PATH_TRACERS = ("path_replay", "edge_sampling", "warped_area", "prb", "prb_basic")
-#: A light that is off cannot be written as a logarithm: it is this share of the brightest.
-_DARK = 1e-6
 
 
 def suits(objective: Objective) -> str:
@@ -99,7 +93,6 @@ class LinearLighting:
         if self.stop not in ("auto", "never"):
             raise UsageError(f"stop is {self.stop!r}, 'auto' or 'never' was expected", where="solver")
         self._restored: dict[str, np.ndarray] | None = None
-        self._parts: list[_Part] = []
         self._covariance: Array | None = None
         self._open = np.zeros((0, 0))
 
@@ -107,23 +100,18 @@ class LinearLighting:
 
     def steps(self, objective: Objective) -> Iterator[Move]:
         """See the module's docstring."""
-        from ..environment_basis import has_no_lobes
-
         why = suits(objective)
         if why:
             raise UsageError(f"linear-lighting is for lights alone: {why}", where="solver", remedy="use auto")
         self._objective = objective
         p = objective.linearizer
-        self._parts = _parts(objective)
-        self._columns = sum(part.count for part in self._parts)
-        self._together = p.problem.estimator["type"] in _PATH_TRACERS and all(
-            has_no_lobes(v.sensor.film().rfilter()) for v in p.views
-        )
-        self._sums = np.zeros((2, 3, self._columns, p.pixels), np.float32)
+        self._columns = Columns(objective)
+        self._images = BasisImages(objective, self._columns)
+        self._sums = np.zeros((2, 3, self._columns.count, p.pixels), np.float32)
         self._rest = np.zeros((2, 3, p.pixels))
         self._total, self._round, self._elapsed = 0.0, 0, 0.0
-        self._strength = _STRENGTHS[8]  # of the penalty, relative to A: at first rather too smooth than too noisy
-        self._whole = np.full((3, self._columns), np.inf)  # variances a round ago
+        self._strength = FIRST  # of the penalty, relative to A
+        self._whole = np.full((3, self._columns.count), np.inf)  # variances a round ago
         self._latent = objective.start.copy()
         if self._restored is not None:
             self._load(self._restored)
@@ -143,10 +131,10 @@ class LinearLighting:
         from ..objective import Evaluation
 
         copies = min(2 ** max(self._round - 1, 0), _MOST_COPIES)
-        fresh, rest, samples = self._render(p, copies)
-        before = self._values(self._latent)
+        fresh, rest, samples = self._images.render(self._round, copies)
+        before = self._columns.values(self._latent)
         if self._round:
-            if p.problem.loss.by_noise or (p.problem.loss.name == "l2" and not self._mapped):
+            if p.problem.loss.by_noise or (p.problem.loss.name == "l2" and not self._columns.mapped):
                 self._weigh(p, *self._pictures(before))
             self._choose(p, fresh, rest, p.weight.T)
         for mean, new in ((self._sums, fresh), (self._rest, rest)):
@@ -159,7 +147,7 @@ class LinearLighting:
         value, error = normal.loss(a.T, b.T, p.target, p.weight, plain)
         x, gradient, precise = self._solve(p, weight, before)
         latent = self._latent.copy()
-        self._latent = self._to_latent(x)
+        self._latent = self._columns.latent(x)
         pair_names = {name: float("nan") for name in p.names}
         for k, view in enumerate(p.views):
             start = sum(h * w for h, w in p.shapes[:k])
@@ -178,102 +166,6 @@ class LinearLighting:
         a, b = (self._rest[k] + np.einsum("cmp,cm->cp", self._sums[k], x) for k in (0, 1))
         return a, b
 
-    # -- basis images -----------------------------------------------------------------------------------------------
-
-    def _render(self, p: Linearizer, copies: int) -> tuple[Array, Array, int]:
-        """Two estimates of the basis images (2, 3, m, P) and of what known lights add (2, 3, P)."""
-        basis = np.zeros((2, 3, self._columns, p.pixels), np.float32)
-        rest = np.zeros((2, 3, p.pixels))
-        samples = 0
-        unknown = frozenset().union(*(part.prefixes for part in self._parts))
-        starts = np.cumsum([0, *(part.count for part in self._parts)])
-        row = 0
-        for index, view in enumerate(p.views):
-            rows = slice(row, row + view.view.width * view.view.height)
-            row = rows.stop
-            others = view.lit - unknown
-            lamps = {k: part.prefixes & view.lit for k, part in enumerate(self._parts) if part.shape is None}
-            lamps = {k: lit for k, lit in lamps.items() if lit}
-            together = self._together and len(lamps) + bool(others) > 1
-            for half in (0, 1):
-                for k, part in enumerate(self._parts):
-                    seed = p._seed(self._round, index, 32 + 2 * k + half, 0)
-                    if part.shape is not None and part.prefixes & view.lit:
-                        image, spent = self._sky(p, view, part.shape, seed, copies)
-                        basis[half, :, starts[k] : starts[k + 1], rows] = image.transpose(2, 1, 0)
-                        samples += spent
-                    elif k in lamps and not together:
-                        image, spent = p.lit_by(self._objective.start, view, lamps[k], seed, copies)
-                        basis[half, :, starts[k], rows] = image.T / part.unit[:, None]
-                        samples += spent
-                seed = p._seed(self._round, index, 30 + half, 0)
-                if together:
-                    groups = [*lamps.values(), others]
-                    images, spent = self._lamps(p, view, groups, seed, copies)
-                    for k, image in zip(lamps, images, strict=False):
-                        basis[half, :, starts[k], rows] = image.T / self._parts[k].unit[:, None]
-                    rest[half, :, rows] = images[-1].T
-                    samples += spent
-                elif others:
-                    image, spent = p.lit_by(self._objective.start, view, others, seed, copies)
-                    rest[half, :, rows] = image.T
-                    samples += spent
-        return basis, rest, samples
-
-    def _lamps(
-        self, p: Linearizer, view: Any, groups: list[frozenset[str]], seed: int, copies: int
-    ) -> tuple[Array, int]:
-        """The images (groups, P, 3) of groups of emitters in one pass."""
-        from ..lamp_basis import lamp_basis
-
-        problem = p.problem
-        problem.lights.begin()
-        p._place(self._objective.start, view, frozenset())
-        params, emitters = problem.scene.params, list(problem.scene.mi.emitters())
-        bins = {}
-        for k, group in enumerate(groups):
-            for prefix in group:
-                owner = params.properties[prefix + ".sampling_weight"][2]
-                bins[next(i for i, e in enumerate(emitters) if e == owner)] = k
-        integrator = problem.integrator
-        spp = 2 * copies * p.spp(view)
-        images = lamp_basis(
-            problem.scene.mi,
-            view.sensor,
-            bins,
-            len(groups),
-            seed,
-            spp,
-            int(integrator.max_depth),
-            int(integrator.rr_depth),
-            bool(integrator.hide_emitters),
-        )
-        gain = np.array(problem.gain(view), np.float32).ravel()[:3]
-        return images * gain, spp * images.shape[1]
-
-    def _sky(self, p: Linearizer, view: Any, shape: tuple[int, int], seed: int, copies: int) -> tuple[Array, int]:
-        from ..environment_basis import environment_basis
-
-        p._place(self._objective.start, view, frozenset())
-        pixels = view.view.width * view.view.height
-        spp = max(p.problem.spp, _SAMPLES // pixels) * copies
-        integrator = p.problem.integrator
-        try:
-            image = environment_basis(
-                p.problem.scene.mi,
-                view.sensor,
-                shape,
-                seed,
-                spp,
-                int(integrator.max_depth),
-                int(integrator.rr_depth),
-                bool(integrator.hide_emitters),
-            )
-        except ValueError as error:
-            raise UsageError(str(error), where="film", remedy="use a box or gaussian filter, or adam") from error
-        gain = np.array(p.problem.gain(view), np.float32).ravel()[:3]
-        return image * gain, spp * pixels
-
     # -- the solution -----------------------------------------------------------------------------------------------
 
     def _equations(self, weight: Array, basis: Array, rest: Array, target: Array, c: int) -> tuple[Array, Array, float]:
@@ -284,61 +176,27 @@ class LinearLighting:
         A = (F1 @ F2.T).astype(np.float64)
         return 0.5 * (A + A.T), 0.5 * (F1 @ d2 + F2 @ d1), float(d1 @ d2)
 
-    @property
-    def _mapped(self) -> bool:
-        """Whether there are texels among the unknowns."""
-        return any(part.shape is not None for part in self._parts)
-
-    def _penalty(self) -> Array | None:
-        """L (m, m) of the differences between neighbouring texels; None without texels."""
-        if not self._mapped:
-            return None
-        L = np.zeros((self._columns, self._columns))
-        column = 0
-        for part in self._parts:
-            if part.shape is not None:
-                L[column : column + part.count, column : column + part.count] = sphere_smoothness(part.shape)
-            column += part.count
-        return L
-
     def _choose(self, p: Linearizer, fresh: Array, rest: Array, weight: Array) -> None:
         """The penalty whose answer from all rounds so far predicts the renders of this one best."""
-        L = self._penalty()
+        L = roughness(self._columns)
         if L is None or self.smoothness is not None:
             return
         target, c = p.target.T, 1  # the channels have much the same basis, and each costs many factorisations
         A, g, _ = self._equations(weight, self._sums, self._rest, target, c)
-        used = max(int(np.count_nonzero(weight[c])), 1)
-        probes = np.sign(np.random.default_rng(0).normal(size=(len(L), 8)))
-        terms = []
-        for strength in self._scale(A, L) * _STRENGTHS:
-            solve = solver(A + strength * L)
-            x = np.clip(solve(g), 0, None)
-            # degrees of freedom from random signs (Hutchinson 1990)
-            freedom = float(np.mean((probes * (A @ solve(probes))).sum(axis=0))) / used
-            ra, rb = (target[c] - rest[k, c] - fresh[k, c].T @ x for k in (0, 1))
-            terms.append(weight[c] * ra * rb / (1 - min(max(freedom, 0), 0.9)) ** 2)
-        best = int(np.argmin([t.sum() for t in terms]))
-        # the smoothest answer that predicts as well as the best, as far as the noise tells
-        worse = [float((t - terms[best]).sum()) - float(np.linalg.norm(t - terms[best])) for t in terms]
-        self._strength = float(_STRENGTHS[max(k for k, w in enumerate(worse) if w <= 0)])
-
-    @staticmethod
-    def _scale(A: Array, L: Array) -> float:
-        return max(float(np.trace(A)), 1e-30) / max(float(np.trace(L)), 1e-30)
+        self._strength = best_strength(A, g, L, target[c], weight[c], rest[:, c], fresh[:, c])
 
     def _solve(self, p: Linearizer, weight: Array, before: Array) -> tuple[Array, Array, bool]:
         """The answer (3, m), the gradient of the loss by the latent numbers there before, and whether it is precise."""
-        m = self._columns
+        m = self._columns.count
         target = p.target.T
-        L = self._penalty()
+        L = roughness(self._columns)
         x = np.zeros((3, m))
         gradient = np.zeros((3, m))
         n = self._objective.start.size
         self._covariance = np.zeros((n, n))
         open_: list[Array] = []
         precise = True
-        low, high = self._physical_bounds()
+        low, high = self._columns.bounds()
         for c in range(3):
             A, g, _ = self._equations(weight, self._sums, self._rest, target, c)
             gradient[c] = 2 * (A @ before[c] - g) * before[c]
@@ -348,10 +206,10 @@ class LinearLighting:
             moved = np.linalg.norm(x - before, axis=1) / np.maximum(np.linalg.norm(x, axis=1), 1e-30)
             precise = bool(np.all(moved < _SETTLED))
         for c in range(3) if L is None else ():
-            size = np.maximum(x[c], _DARK * max(float(x.max()), 1e-30))
+            size = np.maximum(x[c], DARK * max(float(x.max()), 1e-30))
             covariance, directions, good = self._known(p, weight, x[c], size, c)
             precise &= good
-            index = self._index(c)
+            index = self._columns.index(c)
             for direction in directions:
                 whole = np.zeros(n)
                 whole[index] = direction
@@ -359,20 +217,12 @@ class LinearLighting:
             self._covariance[np.ix_(index, index)] = covariance
         self._open = np.array(open_).reshape(-1, n)
         flat = np.zeros(n)
-        column = 0
-        for part in self._parts:
-            for k in range(part.count):
-                for c in range(3):
-                    flat[part.latent(k, c)] = gradient[c, column]
-                column += 1
+        for c in range(3):
+            flat[self._columns.index(c)] = gradient[c]
         return x, flat, precise
 
     def _weight_of_penalty(self, A: Array, L: Array) -> float:
-        return (self._strength if self.smoothness is None else self.smoothness) * self._scale(A, L)
-
-    def _index(self, channel: int) -> Array:
-        """Latent number of every column of a channel."""
-        return np.array([part.latent(k, channel) for part in self._parts for k in range(part.count)])
+        return (self._strength if self.smoothness is None else self.smoothness) * scale(A, L)
 
     def _known(self, p: Linearizer, weight: Array, x: Array, size: Array, c: int) -> tuple[Array, Array, bool]:
         """Covariance of the logarithms of a few strengths, open directions, and whether renders would help."""
@@ -406,38 +256,7 @@ class LinearLighting:
             noise[..., :3] = (0.25 * (a - b)[:, rows] ** 2).T.reshape(height, width, 3)
             smooth = gaussian_filter(noise, (1.5, 1.5, 0))
             p.objective.weights[view.view.name] = weights_of(smooth, view.target)
-        p._weight = None
-
-    # -- between values and latent numbers --------------------------------------------------------------------------
-
-    def _values(self, latent: Array) -> Array:
-        """(3, m) physical values of latent numbers."""
-        pieces = self._objective.problem.split(latent)
-        unknowns = self._objective.problem.unknowns
-        return np.concatenate(
-            [u.display(x).reshape(-1, 3).T for u, x in zip(unknowns, pieces, strict=True)], axis=1
-        ).astype(np.float64)
-
-    def _physical_bounds(self) -> tuple[Array, Array]:
-        low, high = [], []
-        for unknown in self._objective.problem.unknowns:
-            low.append(unknown.display(unknown.lower).reshape(-1, 3).T)
-            high.append(unknown.display(unknown.upper).reshape(-1, 3).T)
-        low_, high_ = np.concatenate(low, axis=1), np.concatenate(high, axis=1)
-        low_[low_ < 1e-9] = 0  # the least that a logarithm can hold
-        high_[high_ > 1e9] = np.inf
-        return np.maximum(low_, 0), high_
-
-    def _to_latent(self, x: Array) -> Array:
-        pieces = []
-        column = 0
-        least = _DARK * max(float(x.max()), 1e-30)
-        for part, unknown in zip(self._parts, self._objective.problem.unknowns, strict=True):
-            values = x[:, column : column + part.count].T.ravel()
-            column += part.count
-            assert isinstance(unknown, ArrayUnknown)  # `suits` saw to it
-            pieces.append(np.clip(unknown.to_latent(np.maximum(values, least)), unknown.lower, unknown.upper))
-        return np.concatenate(pieces)
+        p.forget_weight()
 
     # -- what is known of the answer --------------------------------------------------------------------------------
 
@@ -448,23 +267,23 @@ class LinearLighting:
         """
         if self._covariance is None:
             return None
-        L = self._penalty()
+        L = roughness(self._columns)
         if L is not None:
             # of the texels under their penalty, scaled by what the residual shows
             p = self._objective.linearizer
-            weight, x = p.weight.T, self._values(self._latent)
+            weight, x = p.weight.T, self._columns.values(self._latent)
             for c in range(3):
                 A, g, square = self._equations(weight, self._sums, self._rest, p.target.T, c)
-                used = max(int(np.count_nonzero(weight[c])) - self._columns // 4, 1)
+                used = max(int(np.count_nonzero(weight[c])) - self._columns.count // 4, 1)
                 misfit = max(square - 2 * x[c] @ g + x[c] @ A @ x[c], 0.0) / used
                 inverse = solver(A + self._weight_of_penalty(A, L) * L)(np.eye(len(A)))
-                index = self._index(c)
+                index = self._columns.index(c)
                 self._covariance[np.ix_(index, index)] = inverse * misfit / np.outer(x[c], x[c])
-        x = self._values(self._latent)
+        x = self._columns.values(self._latent)
         reach = np.ones(len(self._latent))
         for c in range(3):
             top = max(float(x[c].max()), 1e-30)
-            reach[self._index(c)] = np.where(x[c] < 1e-3 * top, top / np.maximum(x[c], 1e-30), 1.0)
+            reach[self._columns.index(c)] = np.where(x[c] < 1e-3 * top, top / np.maximum(x[c], 1e-30), 1.0)
         return self._covariance, self._open, reach
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
@@ -490,41 +309,3 @@ class LinearLighting:
         self._rest, self._whole = np.array(state["rest"]), np.array(state["whole"])
         self._total, _, self._elapsed, self._strength = (float(v) for v in state["numbers"])
         self._round = int(state["numbers"][1])
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One unknown: a lamp (one column), or the texels of an environment map.
-
-    Attributes:
-        count: columns per colour channel.
-        first: index of its first latent number.
-        prefixes: of its emitters.
-        shape: (rows, columns) of the map, None for a lamp.
-        unit: (3,) strength at which a lamp is rendered.
-    """
-
-    count: int
-    first: int
-    prefixes: frozenset[str]
-    shape: tuple[int, int] | None
-    unit: Array
-
-    def latent(self, k: int, channel: int) -> int:
-        """Index of the latent number of column k and a channel."""
-        return self.first + 3 * k + channel
-
-
-def _parts(objective: Objective) -> list[_Part]:
-    problem = objective.problem
-    parts, first = [], 0
-    for unknown, piece in zip(problem.unknowns, problem.split(objective.start), strict=True):
-        prefixes = frozenset(
-            e.prefix for e in problem.emitters if any(k in e.strengths or k == e.prefix + ".data" for k in unknown.keys)
-        )
-        values = unknown.display(piece)
-        shape = (int(values.shape[0]), int(values.shape[1])) if values.ndim == 3 else None
-        unit = np.ones(3) if shape else np.maximum(values.ravel(), 1e-6)
-        parts.append(_Part(piece.size // 3, first, prefixes, shape, unit))
-        first += piece.size
-    return parts
