@@ -15,6 +15,7 @@ from mitsuba.ad.integrators.common import ADIntegrator
 
 from .aovs import Aovs, widened
 from .lanes import Lanes, lanes_that_hit, sky_attached
+from .near_field import NearField
 from .sampling import spread_over
 from .specular_chain import SpecularChain, purely_specular, trace_specular_chain
 from .support import foreign_derivatives, release_frames, require_supported, warn_of_hidden_motion
@@ -27,6 +28,8 @@ PASS_LANES = 2**28
 #: costs as much as 2^18 lanes, and numbers are the better spread the more there are.
 DERIVATIVE_SPP = 4096
 DERIVATIVE_LANES = 2**21
+#: Pixels within which light between surfaces is left out of derivatives.
+NEAR = 0.25
 
 
 class ReplayIntegrator(ADIntegrator):
@@ -40,6 +43,8 @@ class ReplayIntegrator(ADIntegrator):
         interior: whether the interior term is estimated at all (default true).
         spread: whether camera paths take numbers that are well spread over each pixel (`sampling.ScrambledSobol`) where
             the scene asks for no sampler but `independent` (default true).
+        near: light between surfaces that are closer than this many pixels is left out of derivatives by moving geometry
+            (`NearField`; default 0.25, 0 for nothing).
         aovs: further channels of the image, as of Mitsuba's `aov` integrator ("dd:depth,nn:sh_normal"; `Aovs`).
 
     Attributes:
@@ -58,6 +63,9 @@ class ReplayIntegrator(ADIntegrator):
         self.specular_depth = int(props.get("specular_depth", 3))
         self.interior = bool(props.get("interior", True))
         self.spread = bool(props.get("spread", True))
+        self.near = float(props.get("near", NEAR))
+        #: that of the derivative that is being estimated
+        self.near_field: NearField | None = None
         self.aovs = Aovs(str(props.get("aovs", "")))
         self.dropped = mi.UInt32(0)
 
@@ -243,9 +251,11 @@ class ReplayIntegrator(ADIntegrator):
                     # The edges must go: replay propagates from the same parameters and may not meet them again
                     flags = dr.ADFlag.ClearEdges | dr.ADFlag.AllowNoGrad
                     dr.forward_to(head.ray.o, head.ray.d, weight, offset, *aovs, flags=flags)
+            self.near_field = NearField(sensor, self.near) if geometry and self.near > 0 else None
             if geometry:
                 warn_of_hidden_motion(scene)
             walk = {"scene": scene, "ray": head.ray, "depth": head.length, "active": head.active}
+            walk["near"] = self.near_field
             lanes = lanes_that_hit(scene, sampler, ray) if hits_alone else Lanes(None, dr.width(pos))
             walk["ray"], sampler = lanes.pick_ray(head.ray), lanes.pick_sampler(sampler)
             L, _, _, state = self.sample(mode=dr.ADMode.Primal, sampler=sampler.clone(), **walk)

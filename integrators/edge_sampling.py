@@ -52,6 +52,7 @@ from .boundary.specular import specular_term
 from .boundary.stream import Stream
 from .boundary.tables import SceneTables
 from .errors import GradientWarning, UnsupportedGradient
+from .near_field import NearField
 from .path_replay import PathReplay
 from .specular_chain import purely_specular
 
@@ -304,6 +305,7 @@ class EdgeSampling(PathReplay):
                 self.prepare_scene(scene, sensor)
             elif self._topology is None:
                 raise RuntimeError("edge_sampling.prepare_scene(scene, sensor) comes before a step is recorded")
+            self.near_field = NearField(sensor, self.near) if self.near > 0 else None
             with contextlib.nullcontext() if attached else dr.suspend_grad():
                 curves = Silhouettes(scene, self._topology)
             if curves.size == 0:

@@ -34,6 +34,7 @@ from .attached import (
     still_at_limb,
 )
 from .base import ReplayIntegrator
+from .near_field import NearField
 
 
 class PathReplay(ReplayIntegrator):
@@ -54,6 +55,7 @@ class PathReplay(ReplayIntegrator):
         state_in: mi.Spectrum | None = None,
         active: mi.Bool = True,
         geometry: bool = True,
+        near: NearField | None = None,
         **_: Any,
     ) -> tuple[mi.Spectrum, mi.Bool, list, mi.Spectrum]:
         """Walk one path per lane; the contract of `mitsuba.ad.integrators.common.ADIntegrator.sample`.
@@ -65,6 +67,7 @@ class PathReplay(ReplayIntegrator):
             δL: adjoint (Backward) radiance of every ray.
             state_in: what the primal walk returned as its state.
             geometry: whether vertices can move (differential walks); materials and lights alone are cheaper.
+            near: weighs the segments between surfaces, for walks that belong to a derivative.
 
         Returns:
             (L or δL, whether the ray hit a surface, the AOVs (primal), L as the state of the differential walk).
@@ -169,6 +172,9 @@ class PathReplay(ReplayIntegrator):
             with dr.resume_grad(when=not primal):
                 if dr.hint(not primal, mode="scalar"):
                     ds, em_weight = attach_emitter_sample(scene, traits, si, ds, em_weight, u_em, active_em, moving)
+                if dr.hint(near is not None, mode="scalar"):
+                    lamp = active_em & ~ds.delta & mi.has_flag(ds.emitter.flags(), mi.EmitterFlags.Surface)
+                    em_weight *= dr.select(lamp, near.weight(si.p, ds.p), 1)
                 wo = si.to_local(ds.d)
                 u1, u2 = sampler.next_1d(), sampler.next_2d()
                 if dr.hint(primal, mode="scalar"):
@@ -197,6 +203,9 @@ class PathReplay(ReplayIntegrator):
             active_next &= ~rr_active | (sampler.next_1d() < rr_prob)
 
             pi_next = scene.ray_intersect_preliminary(ray_next, coherent=False, reorder=False, active=active_next)
+            if dr.hint(near is not None, mode="scalar"):
+                between = active_next & pi_next.is_valid() & ~delta & ~mi.has_flag(bs.sampled_type, mi.BSDFFlags.Null)
+                β *= dr.select(between, near.weight(ray_next.o, ray_next(pi_next.t)), 1)
 
             # ------------------------- derivatives at x -------------------------
             if dr.hint(not primal, mode="scalar"):
@@ -210,6 +219,9 @@ class PathReplay(ReplayIntegrator):
                         wo_next = dr.replace_grad(ray_next.d, dr.select(hit, dr.normalize(to_next), ray_next.d))
                         wo = si.to_local(wo_next)
                         J = dr.select(hit & ~delta, geometric_term(to_next, si_next), 1)  # (E3)
+                        if dr.hint(near is not None, mode="scalar"):
+                            w = near.weight(si.p, si_next.p)
+                            J *= dr.select(between & (w > 0), dr.relative_grad(w), 1)
                     bsdf_value = bsdf.eval(ctx, si, wo, active_next)
                     if dr.hint(traits.has_delta_lobes, mode="scalar"):
                         lobe = lobe_value(traits, bsdf, ctx, si, u1, u2, bs, active_next & delta)  # (E5)
@@ -285,5 +297,6 @@ class PathReplay(ReplayIntegrator):
                 ray=mi.Ray3f(dr.detach(ray)),
                 depth=mi.UInt32(depth),
                 active=active,
+                near=self.near_field,
             )
         return L, valid

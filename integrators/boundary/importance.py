@@ -144,6 +144,9 @@ def importance_walk(
         si = scene.ray_intersect(ray_on, active)
         ω = -onward
         active &= si.is_valid()
+        if dr.hint(integrator.near_field is not None, mode="scalar"):
+            null = mi.has_flag(sample.sampled_type, mi.BSDFFlags.Null)
+            β *= dr.select(active & ~null, integrator.near_field.weight(ray_on.o, si.p), 1)
         if dr.hint(tubes, mode="scalar"):
             active &= reaches_back(scene, si, ray_on.o, active)
         bounces += 1

@@ -19,6 +19,7 @@ from typing import Any
 import drjit as dr
 import mitsuba as mi
 
+from ..near_field import NearField
 from .camera import FilmMap
 from .estimate import Contribution, estimate
 from .film import FilmSplat
@@ -82,7 +83,8 @@ def receiver_term(
         ray, response = camera.ray(u, lens)
         onward = mi.RayDifferential3f(dr.detach(ray))
         hit, si = first_surface(integrator, scene, onward, probability > 0)
-        kept = walk(scene, curves, index, t, size, random, hit, si, most, integrator.rr_depth, si.is_valid())
+        most_rr = most, integrator.rr_depth
+        kept = walk(scene, curves, index, t, size, random, hit, si, *most_rr, near_field, si.is_valid())
         active = dr.any(kept.value != 0)
         with dr.resume_grad(when=attach):
             point = curves.sample(index, t, View(mi.Point3f(kept.p), mi.Bool(False)))
@@ -111,11 +113,13 @@ def receiver_term(
         lit = active & ~escapes
         ours = dr.select(kept.bounces > 0, lamp_share(kept.p, seen.p, area), 0)
         L -= dr.select(lit, (1 - ours) * seen.emitter(scene, lit).eval(seen, lit), 0)
+        if near_field is not None:
+            L *= dr.select(lit, near_field.weight(kept.p, seen.p), 1)
         dr.eval(L)
         return Contribution(u, motion, value * L, weight, None, None, onward.wavelengths)
 
     with dr.suspend_grad():
-        where, area = LineCurves(curves), lights.lamp_area()
+        where, area, near_field = LineCurves(curves), lights.lamp_area(), integrator.near_field
         moving, camera_moves = curves.moving(), mi.Bool(camera.moves())
         memory = integrator.memory("receivers")
         return estimate(evaluate, mode, film, seed, film.pixels * spp, where.choice, True, memory, grad_in)
@@ -133,6 +137,7 @@ def walk(
     si: mi.SurfaceInteraction3f,
     most: int,
     rr_depth: int,
+    near_field: NearField | None,
     active: mi.Bool,
 ) -> Receiver:
     """Walk on from a first hit, and keep one vertex by weighted reservoir sampling.
@@ -142,6 +147,7 @@ def walk(
         hit, si: (N,) the first hit.
         most: largest number of bounces before a receiver.
         rr_depth: bounces after which Russian roulette sets in.
+        near_field: weighs the segments of the walk.
     """
     ctx = mi.BSDFContext()
     hit, si = mi.PreliminaryIntersection3f(hit), mi.SurfaceInteraction3f(si)
@@ -186,6 +192,9 @@ def walk(
         hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
         si = hit.compute_surface_interaction(ray, mi.RayFlags.All, active)
         active &= si.is_valid()
+        if dr.hint(near_field is not None, mode="scalar"):
+            null = mi.has_flag(sample.sampled_type, mi.BSDFFlags.Null)
+            β *= dr.select(active & ~null, near_field.weight(ray.o, si.p), 1)
         bounces += 1
 
     return Receiver(kept_hit, kept_p, kept_n, kept_bounces, kept * total)
