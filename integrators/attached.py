@@ -96,9 +96,9 @@ def attach_emitter_sample(
         u: the random numbers that drew it.
 
     Returns:
-        (ds with an attached direction, attached weight).
+        (ds with an attached direction and point, attached weight).
     """
-    d = ds.d
+    d, p = ds.d, mi.Point3f(ds.p)
     value = mi.Spectrum(weight)
     if traits.has_other_emitters:
         J = mi.Float(1)
@@ -118,6 +118,7 @@ def attach_emitter_sample(
                 y = mi.Point3f(dr.replace_grad(y, dr.select(found, si_y.p, y)))
                 n = mi.Normal3f(dr.replace_grad(n, dr.select(found, si_y.n, n)))
                 stretch = dr.select(found, relative_stretch(si_y), 1)
+            p = dr.select(surface, y, p)
             to_y = y - si.p
             J = dr.select(surface, dr.relative_grad(projected_solid_angle(to_y, n)) * stretch, 1)
             d = dr.replace_grad(d, dr.select(surface, dr.normalize(to_y), d))
@@ -137,7 +138,7 @@ def attach_emitter_sample(
         ds_delta, w_delta = scene.sample_emitter_direction(si, u, False, active & ds.delta)
         value = dr.replace_grad(value, dr.select(ds.delta, w_delta, value))
         d = dr.replace_grad(d, dr.select(ds.delta, ds_delta.d, d))
-    ds.d = d
+    ds.d, ds.p = d, p
     return ds, value
 
 

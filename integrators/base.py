@@ -11,6 +11,7 @@ from typing import Any
 
 import drjit as dr
 import mitsuba as mi
+import numpy as np
 from mitsuba.ad.integrators.common import ADIntegrator
 
 from .aovs import Aovs, widened
@@ -29,7 +30,7 @@ PASS_LANES = 2**28
 DERIVATIVE_SPP = 4096
 DERIVATIVE_LANES = 2**21
 #: Pixels within which light between surfaces is left out of derivatives.
-NEAR = 0.25
+NEAR = 0.5
 
 
 class ReplayIntegrator(ADIntegrator):
@@ -44,7 +45,7 @@ class ReplayIntegrator(ADIntegrator):
         spread: whether camera paths take numbers that are well spread over each pixel (`sampling.ScrambledSobol`) where
             the scene asks for no sampler but `independent` (default true).
         near: light between surfaces that are closer than this many pixels is left out of derivatives by moving geometry
-            (`NearField`; default 0.25, 0 for nothing).
+            (`NearField`; default 0.5, 0 for nothing).
         aovs: further channels of the image, as of Mitsuba's `aov` integrator ("dd:depth,nn:sh_normal"; `Aovs`).
 
     Attributes:
@@ -64,6 +65,8 @@ class ReplayIntegrator(ADIntegrator):
         self.interior = bool(props.get("interior", True))
         self.spread = bool(props.get("spread", True))
         self.near = float(props.get("near", NEAR))
+        if not 0 <= self.near < np.inf:
+            raise ValueError(f"near is {self.near}, a number of pixels from 0 on was expected")
         #: that of the derivative that is being estimated
         self.near_field: NearField | None = None
         self.aovs = Aovs(str(props.get("aovs", "")))

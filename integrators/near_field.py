@@ -9,7 +9,7 @@ surface at distance r sends by reflection or as a lamp counts
     w(r) = t² (3 − 2t),   t = min(r / R, 1),   R = `near` pixels,                                                (E6)
 
 in every term. The image itself is not changed. What that leaves out of the derivative is the motion of the light within
-R of such lines, to first order the difference of two neighbouring pixels times a share of `near`.
+R of such lines: a source and a sink less than R apart. Derivation and sweep: docs/theory/path_replay.md, section 7.
 """
 
 from __future__ import annotations
@@ -44,3 +44,8 @@ class NearField:
             reach = self.width + self.angle * middle
         t = dr.minimum(dr.norm(mi.Vector3f(q - p)) / reach, 1)
         return mi.Float(t * t * (3 - 2 * t))
+
+
+def near_weight(near: NearField | None, p: mi.Point3f, q: mi.Point3f) -> mi.Float:
+    """w of the segment from p to q, or one."""
+    return mi.Float(1) if near is None else near.weight(p, q)

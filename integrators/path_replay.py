@@ -34,7 +34,7 @@ from .attached import (
     still_at_limb,
 )
 from .base import ReplayIntegrator
-from .near_field import NearField
+from .near_field import NearField, near_weight
 
 
 class PathReplay(ReplayIntegrator):
@@ -174,7 +174,7 @@ class PathReplay(ReplayIntegrator):
                     ds, em_weight = attach_emitter_sample(scene, traits, si, ds, em_weight, u_em, active_em, moving)
                 if dr.hint(near is not None, mode="scalar"):
                     lamp = active_em & ~ds.delta & mi.has_flag(ds.emitter.flags(), mi.EmitterFlags.Surface)
-                    em_weight *= dr.select(lamp, near.weight(si.p, ds.p), 1)
+                    em_weight *= dr.select(lamp, near_weight(near, si.p, ds.p), 1)  # (E6)
                 wo = si.to_local(ds.d)
                 u1, u2 = sampler.next_1d(), sampler.next_2d()
                 if dr.hint(primal, mode="scalar"):
@@ -205,7 +205,7 @@ class PathReplay(ReplayIntegrator):
             pi_next = scene.ray_intersect_preliminary(ray_next, coherent=False, reorder=False, active=active_next)
             if dr.hint(near is not None, mode="scalar"):
                 between = active_next & pi_next.is_valid() & ~delta & ~mi.has_flag(bs.sampled_type, mi.BSDFFlags.Null)
-                β *= dr.select(between, near.weight(ray_next.o, ray_next(pi_next.t)), 1)
+                β *= dr.select(between, near_weight(near, ray_next.o, ray_next(pi_next.t)), 1)  # (E6)
 
             # ------------------------- derivatives at x -------------------------
             if dr.hint(not primal, mode="scalar"):
@@ -220,7 +220,7 @@ class PathReplay(ReplayIntegrator):
                         wo = si.to_local(wo_next)
                         J = dr.select(hit & ~delta, geometric_term(to_next, si_next), 1)  # (E3)
                         if dr.hint(near is not None, mode="scalar"):
-                            w = near.weight(si.p, si_next.p)
+                            w = near_weight(near, si.p, si_next.p)
                             J *= dr.select(between & (w > 0), dr.relative_grad(w), 1)
                     bsdf_value = bsdf.eval(ctx, si, wo, active_next)
                     if dr.hint(traits.has_delta_lobes, mode="scalar"):

@@ -30,6 +30,7 @@ from .boundary.silhouettes import Silhouettes
 from .contours import Contours
 from .edge_sampling import camera_moves, geometry_moves
 from .errors import GradientWarning, UnsupportedGradient
+from .near_field import NearField
 from .path_replay import PathReplay
 from .sampling import ScrambledSobol
 from .support import warn_of_hidden_motion
@@ -270,6 +271,7 @@ class WarpedArea(PathReplay):
             if not recording():
                 self._read(scene)
             lines = self.film_lines(sensor, seed, spp)
+            self.near_field = NearField(sensor, self.near) if self.near > 0 else None
 
             with dr.resume_grad():
                 sky = Sky(scene if self._contours is not None and self._contours[2] else None)
@@ -281,7 +283,7 @@ class WarpedArea(PathReplay):
                 vertices = min(self.warp_depth, self.max_depth - 1)
                 if vertices > 0:
                     warp = self._direction_warp(scene, sampler)
-                    head = warped_head(scene, sampler, head, vertices, self.max_depth, warp, sky)
+                    head = warped_head(scene, sampler, head, vertices, self.max_depth, warp, sky, self.near_field)
                 # A sky that nothing hides moves as it is seen, and needs no warp
                 behind = weight * sky.radiance(ray.d, ray.wavelengths)
                 offset = head.emitted * weight + backdrop - behind
@@ -294,6 +296,7 @@ class WarpedArea(PathReplay):
                     dr.forward_to(head.ray.o, head.ray.d, weight, offset, shift, stretch, across, flags=flags)
 
             walk = {"scene": scene, "ray": head.ray, "depth": head.length, "active": head.active}
+            walk["near"] = self.near_field
             L, _, _, state = self.sample(mode=dr.ADMode.Primal, sampler=sampler.clone(), **walk)
             L = dr.detach(L)
             value = dr.detach(weight) * L + dr.detach(offset - backdrop)

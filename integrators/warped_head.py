@@ -18,6 +18,7 @@ import numpy as np
 from mitsuba.ad.integrators.common import mis_weight
 
 from .attached import SceneTraits, lobe_value, still_at_limb
+from .near_field import NearField, near_weight
 from .specular_chain import SpecularChain
 
 #: Largest over mean texel of a sky that is taken apart: a sun that something hides would add its noise to all of the
@@ -66,7 +67,14 @@ class Sky:
 
 
 def warped_head(
-    scene: mi.Scene, sampler: mi.Sampler, head: SpecularChain, vertices: int, max_depth: int, warp: Any, sky: Sky
+    scene: mi.Scene,
+    sampler: mi.Sampler,
+    head: SpecularChain,
+    vertices: int,
+    max_depth: int,
+    warp: Any,
+    sky: Sky,
+    near: NearField | None,
 ) -> SpecularChain:
     """Walk `vertices` vertices with derivatives of everything, visibility included.
 
@@ -74,6 +82,7 @@ def warped_head(
         head: where the walk starts; its ray is attached.
         warp: `warp(si, d, active)` returns velocity and divergence of the directions d at si.
         sky: what is differentiated without a warp as far as nothing hides it.
+        near: weighs the segments between surfaces.
 
     Returns:
         The walk so far as a chain: attached ray, weight, radiance collected, path segments used.
@@ -82,11 +91,14 @@ def warped_head(
     traits = SceneTraits(scene)
     ray, depth, active = mi.Ray3f(head.ray), mi.UInt32(head.length), mi.Bool(head.active)
     β, emitted = mi.Spectrum(head.weight), mi.Spectrum(head.emitted)
-    si_prev = dr.zeros(mi.SurfaceInteraction3f)
+    si_prev, p_prev = dr.zeros(mi.SurfaceInteraction3f), mi.Point3f(0)
     pdf_prev, delta_prev = mi.Float(1), mi.Bool(True)
     for k in range(vertices + 1):
         pi = scene.ray_intersect_preliminary(dr.detach(ray), coherent=k == 0, active=active)
         si = still_at_limb(pi.compute_surface_interaction(ray, mi.RayFlags.All, active), ray.d)
+        if k > 0:
+            β *= dr.select(active & si.is_valid() & ~delta_prev, near_weight(near, p_prev, si.p), 1)
+        p_prev = mi.Point3f(si.p)
         # ------------------------------ emission ------------------------------
         ds = mi.DirectionSample3f(scene, si=dr.detach(si), ref=si_prev)
         mis = dr.detach(mis_weight(pdf_prev, scene.pdf_emitter_direction(si_prev, ds, ~delta_prev)))
@@ -101,7 +113,7 @@ def warped_head(
 
         # --------------------------- emitter sampling ---------------------------
         active_em = active & mi.has_flag(bsdf.flags(), mi.BSDFFlags.Smooth)
-        emitted += β * _emitter_sample(scene, traits, sky, sampler, si, bsdf, active_em, warp)
+        emitted += β * _emitter_sample(scene, traits, sky, sampler, si, bsdf, active_em, warp, near)
 
         # ---------------------------- BSDF sampling ----------------------------
         u1, u2 = sampler.next_1d(), sampler.next_2d()
@@ -146,6 +158,7 @@ def _emitter_sample(
     bsdf: mi.BSDFPtr,
     active: mi.Bool,
     warp: Any,
+    near: NearField | None,
 ) -> mi.Spectrum:
     """Light of one emitter sample that si reflects, with derivatives of everything, its visibility included."""
     ctx = mi.BSDFContext()
@@ -174,6 +187,7 @@ def _emitter_sample(
         light = pi.compute_surface_interaction(attached, mi.RayFlags.All, lamp)
         emitter = light.emitter(scene, lamp)
         Le = dr.select(lamp & (emitter == ds.emitter), emitter.eval(light, lamp), 0)
+        Le *= dr.select(lamp, near_weight(near, si.p, light.p), 1)
         if sky:
             Le -= dr.select(counts & of_sky, sky.radiance(attached.d, ray.wavelengths, of_sky), 0)
             plain = bsdf.eval(ctx, si, si.to_local(ds.d), of_sky) * sky.radiance(ds.d, ray.wavelengths, of_sky)

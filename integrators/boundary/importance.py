@@ -16,6 +16,7 @@ from typing import Any
 import drjit as dr
 import mitsuba as mi
 
+from ..near_field import near_weight
 from .camera import FilmMap
 from .film import FilmSplat
 from .primary import TOUCH
@@ -144,9 +145,8 @@ def importance_walk(
         si = scene.ray_intersect(ray_on, active)
         ω = -onward
         active &= si.is_valid()
-        if dr.hint(integrator.near_field is not None, mode="scalar"):
-            null = mi.has_flag(sample.sampled_type, mi.BSDFFlags.Null)
-            β *= dr.select(active & ~null, integrator.near_field.weight(ray_on.o, si.p), 1)
+        null = mi.has_flag(sample.sampled_type, mi.BSDFFlags.Null)
+        β *= dr.select(active & ~null, near_weight(integrator.near_field, ray_on.o, si.p), 1)
         if dr.hint(tubes, mode="scalar"):
             active &= reaches_back(scene, si, ray_on.o, active)
         bounces += 1

@@ -30,6 +30,7 @@ from typing import Any
 import drjit as dr
 import mitsuba as mi
 
+from ..near_field import near_weight
 from .camera import FilmMap
 from .distribution import Discrete
 from .estimate import Contribution, estimate
@@ -285,8 +286,7 @@ def indirect_term(
         dr.eval(ray, random, link, active, weight, seen, numbers.cell)
         L, _ = integrator.radiance(scene, random, mi.RayDifferential3f(ray), link.bounces + 1, active)
         L -= seen.emitter(scene, active).eval(seen, active)
-        if integrator.near_field is not None:
-            L *= integrator.near_field.weight(si.p, seen.p)
+        L *= near_weight(integrator.near_field, si.p, seen.p)
         dr.eval(L)
         return Contribution(link.u, motion, link.weight * L * dr.norm(dr.cross(point.tangent, ω)), weight)
 

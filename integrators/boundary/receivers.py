@@ -19,7 +19,7 @@ from typing import Any
 import drjit as dr
 import mitsuba as mi
 
-from ..near_field import NearField
+from ..near_field import NearField, near_weight
 from .camera import FilmMap
 from .estimate import Contribution, estimate
 from .film import FilmSplat
@@ -83,8 +83,8 @@ def receiver_term(
         ray, response = camera.ray(u, lens)
         onward = mi.RayDifferential3f(dr.detach(ray))
         hit, si = first_surface(integrator, scene, onward, probability > 0)
-        most_rr = most, integrator.rr_depth
-        kept = walk(scene, curves, index, t, size, random, hit, si, *most_rr, near_field, si.is_valid())
+        limits = most, integrator.rr_depth
+        kept = walk(scene, curves, index, t, size, random, hit, si, *limits, near_field, si.is_valid())
         active = dr.any(kept.value != 0)
         with dr.resume_grad(when=attach):
             point = curves.sample(index, t, View(mi.Point3f(kept.p), mi.Bool(False)))
@@ -113,8 +113,7 @@ def receiver_term(
         lit = active & ~escapes
         ours = dr.select(kept.bounces > 0, lamp_share(kept.p, seen.p, area), 0)
         L -= dr.select(lit, (1 - ours) * seen.emitter(scene, lit).eval(seen, lit), 0)
-        if near_field is not None:
-            L *= dr.select(lit, near_field.weight(kept.p, seen.p), 1)
+        L *= dr.select(lit, near_weight(near_field, kept.p, seen.p), 1)
         dr.eval(L)
         return Contribution(u, motion, value * L, weight, None, None, onward.wavelengths)
 
@@ -192,9 +191,8 @@ def walk(
         hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
         si = hit.compute_surface_interaction(ray, mi.RayFlags.All, active)
         active &= si.is_valid()
-        if dr.hint(near_field is not None, mode="scalar"):
-            null = mi.has_flag(sample.sampled_type, mi.BSDFFlags.Null)
-            β *= dr.select(active & ~null, near_field.weight(ray.o, si.p), 1)
+        null = mi.has_flag(sample.sampled_type, mi.BSDFFlags.Null)
+        β *= dr.select(active & ~null, near_weight(near_field, ray.o, si.p), 1)
         bounces += 1
 
     return Receiver(kept_hit, kept_p, kept_n, kept_bounces, kept * total)

@@ -173,6 +173,7 @@ class EstimatorTable(_Table):
     indirect_spp: int | None = Field(default=None, ge=1)
     split: Literal["equal", "auto"] | None = None
     hybrid: bool | None = None
+    near: float | None = Field(default=None, ge=0)
     max_depth: int | None = None
     rr_depth: int | None = None
     strict: bool = False

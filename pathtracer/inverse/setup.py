@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: Options of `[estimator]` that are properties of the Mitsuba plugin.
 _PLUGIN = (
     *("interior_spp", "primary_spp", "shadow_spp", "indirect_spp"),
-    *("split", "hybrid", "max_depth", "rr_depth"),
+    *("split", "hybrid", "near", "max_depth", "rr_depth"),
 )
 
 

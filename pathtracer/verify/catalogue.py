@@ -251,6 +251,8 @@ CASES: tuple[Case, ...] = (
     _case("self-shadow-turns", "self-shadow", "object.vertex_positions rotate:y", _I, _P, _AREA),
     # --- further along the path
     _case("indirect-occluder", "box", "blocker.to_world translate:x", _I, "indirect"),
+    _case("fold-box-moves", "fold", "wall.vertex_positions translate:0.3,0,1", _I, _P, _AREA, "indirect"),
+    _case("fold-camera", "fold", "camera.to_world translate:y", _I, _P, _C, _AREA, "indirect"),
     _case("indirect-room-grows", "box", "room.vertex_positions scale", _I, "indirect", _AREA),
     _case("rough-mirror", "mirror", "object.to_world translate:x", _I, _ENV, mirror="rough"),
     _case("perfect-mirror", "mirror", "object.to_world translate:x", "specular-chain"),
@@ -351,6 +353,8 @@ REFUSED: dict[str, str] = {
 
 #: Slope of the interior term alone, measured, where it is not zero: it is what estimators with no other term give.
 INTERIOR_SLOPES: dict[str, float] = {
+    "fold-box-moves": 0.63,
+    "fold-camera": 0.61,
     "frosted-glass": -0.50,
     "indirect-room-grows": 0.57,
     "mesh-closed-deforms": 0.07,

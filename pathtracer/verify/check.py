@@ -123,9 +123,9 @@ def compare(
                 if failed or not np.any(gradient.images):
                     break
                 failed = True
-            left = settings.budget - (time.monotonic() - start)
+            elapsed = time.monotonic() - start
             looks_left = settings.looks - look - 1
-            plan = _plan(gradient, reference, found, result, left, looks_left)
+            plan = _plan(gradient, reference, found, result, elapsed, settings.budget - elapsed, looks_left)
             if not plan.anything:
                 break
     gradient.forget_split()
@@ -156,13 +156,14 @@ def _plan(
     reference: Reference,
     found: Sequence[Quantities],
     result: Comparison,
+    elapsed: float,
     left: float,
     looks: int,
 ) -> Plan:
     """What to add before the next look; nothing when the rest of the budget or of the looks allows nothing worthwhile.
 
     Args:
-        left: seconds of the budget.
+        elapsed, left: seconds of the budget.
         looks: that may still follow.
     """
     forward, backward, differences = gradient.forward, gradient.backward, reference.differences
@@ -174,8 +175,9 @@ def _plan(
         share = min(1.0, left / spent)
         more = {name: max(1, round(share * side.spp)) if side.spp else 0 for name, side in sides.items()}
         return Plan(more["forward"], more["backward"], more["reference"], refine=not reference.refined)
-    # as much as so far, so that the looks suffice for all sizes; more where they would end before the budget does
-    seconds = min(left, max(spent, left / 2 ** (looks - 1)))
+    # As much as so far, so that the looks suffice for all sizes; more where they would end before the budget does. What
+    # was read from disk was not spent
+    seconds = min(left, max(min(spent, elapsed), left / 2 ** (looks - 1)))
     if any(_step_too_large(test) for test in result.decisive):
         growth = seconds / (differences.rate * differences.spp)
         if growth >= WORTHWHILE:
