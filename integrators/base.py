@@ -67,7 +67,7 @@ class ReplayIntegrator(ADIntegrator):
         self.near = float(props.get("near", NEAR))
         if not 0 <= self.near < np.inf:
             raise ValueError(f"near is {self.near}, a number of pixels from 0 on was expected")
-        #: that of the derivative that is being estimated
+        #: that of the derivative that is being estimated, None outside of one
         self.near_field: NearField | None = None
         self.aovs = Aovs(str(props.get("aovs", "")))
         self.dropped = mi.UInt32(0)
@@ -156,6 +156,7 @@ class ReplayIntegrator(ADIntegrator):
         sensor = scene.sensors()[sensor] if isinstance(sensor, int) else sensor
         require_supported(scene, params, self)
         self.dropped = mi.UInt32(0)
+        self.begin(scene, params, sensor)
         terms = self.derivative_terms(params)
         channels = sensor.film().base_channels_count() + len(self.aovs.names)
         total = None
@@ -175,6 +176,7 @@ class ReplayIntegrator(ADIntegrator):
                 if len(terms) * len(launches) > 1:
                     dr.eval(image)
                 total = image if total is None else total + image
+        self.near_field = None
         if total is None:
             raise ValueError("every term of the derivative is switched off")
         return total
@@ -199,6 +201,7 @@ class ReplayIntegrator(ADIntegrator):
         sensor = scene.sensors()[sensor] if isinstance(sensor, int) else sensor
         require_supported(scene, params, self)
         self.dropped = mi.UInt32(0)
+        self.begin(scene, params, sensor)
         terms = self.derivative_terms(params)
         if not terms:
             raise ValueError("every term of the derivative is switched off")
@@ -207,6 +210,13 @@ class ReplayIntegrator(ADIntegrator):
             for pass_seed, pass_spp in launches:
                 term(dr.ADMode.Backward, scene, params, sensor, pass_seed, pass_spp, grad_in / len(launches))
                 dr.eval()
+        self.near_field = None
+
+    def begin(self, scene: mi.Scene, params: Any, sensor: mi.Sensor) -> None:
+        """What all terms of a derivative share; before the first of them."""
+        with dr.resume_grad():
+            moves = self.geometry_attached(scene, params) or camera_attached(sensor)
+        self.near_field = NearField(sensor, self.near) if moves and self.near > 0 else None
 
     @staticmethod
     def samples_of(own: int | float, spp: int, sensor: mi.Sensor) -> int:
@@ -254,11 +264,10 @@ class ReplayIntegrator(ADIntegrator):
                     # The edges must go: replay propagates from the same parameters and may not meet them again
                     flags = dr.ADFlag.ClearEdges | dr.ADFlag.AllowNoGrad
                     dr.forward_to(head.ray.o, head.ray.d, weight, offset, *aovs, flags=flags)
-            self.near_field = NearField(sensor, self.near) if geometry and self.near > 0 else None
             if geometry:
                 warn_of_hidden_motion(scene)
             walk = {"scene": scene, "ray": head.ray, "depth": head.length, "active": head.active}
-            walk["near"] = self.near_field
+            walk["near"] = self.near_field if geometry else None
             lanes = lanes_that_hit(scene, sampler, ray) if hits_alone else Lanes(None, dr.width(pos))
             walk["ray"], sampler = lanes.pick_ray(head.ray), lanes.pick_sampler(sampler)
             L, _, _, state = self.sample(mode=dr.ADMode.Primal, sampler=sampler.clone(), **walk)
@@ -324,3 +333,10 @@ class ReplayIntegrator(ADIntegrator):
             key.rsplit(".", 1)[-1] in ("vertex_normals", "vertex_texcoords") and dr.grad_enabled(params[key])
             for key in params.keys()  # mi.SceneParameters iterates over items
         )
+
+
+def camera_attached(sensor: mi.Sensor) -> bool:
+    """Whether the sensor's own parameters carry derivatives (its film apart)."""
+    values = mi.traverse(sensor)
+    own = (key for key in values.keys() if not key.startswith("film."))
+    return any(dr.grad_enabled(values[key]) for key in own)

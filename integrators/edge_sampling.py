@@ -31,6 +31,7 @@ import drjit as dr
 import mitsuba as mi
 import numpy as np
 
+from .base import camera_attached
 from .boundary.budget import Pilot, measure, shares
 from .boundary.camera import FilmMap
 from .boundary.chain import ChainTables
@@ -52,7 +53,6 @@ from .boundary.specular import specular_term
 from .boundary.stream import Stream
 from .boundary.tables import SceneTables
 from .errors import GradientWarning, UnsupportedGradient
-from .near_field import NearField
 from .path_replay import PathReplay
 from .specular_chain import purely_specular
 
@@ -135,7 +135,7 @@ class EdgeSampling(PathReplay):
             UnsupportedGradient: something moves in a scene with a shape or light whose boundaries are not known, or
                 in a spectral variant.
         """
-        if not camera_moves(sensor) and not geometry_moves(scene):
+        if not camera_attached(sensor) and not geometry_moves(scene):
             return
         if mi.is_spectral:
             raise UnsupportedGradient(
@@ -155,7 +155,7 @@ class EdgeSampling(PathReplay):
             self._smooth = SmoothFaces(smooth) if smooth else None
             self._say(boundary_limits(scene, topology.lines.skipped, self.max_depth))
         # once bodies have touched they are watched, or a recorded step would be recorded anew whenever they part
-        if self.primary and not self._touching and touching(scene, camera_moves(sensor)):
+        if self.primary and not self._touching and touching(scene, camera_attached(sensor)):
             self._touching = True
         if self._touching and self.max_depth > 2 and CROSSING_INDIRECT[0] not in self._warned:
             # bodies that rest on each other may sink in later: looked at again at the 2nd, 4th, 8th, ... call
@@ -274,6 +274,7 @@ class EdgeSampling(PathReplay):
             def image(k: int, term: Any = term) -> np.ndarray:
                 attach()
                 self.dropped = mi.UInt32(0)
+                self.begin(scene, params, sensor)
                 number = dr.opaque(mi.UInt32, seed + k)  # a literal would be compiled for every image
                 return np.array(term(dr.ADMode.Forward, scene, params, sensor, number, spp, None))
 
@@ -298,14 +299,13 @@ class EdgeSampling(PathReplay):
             spp: int,
             grad_in: mi.TensorXf | None,
         ) -> mi.TensorXf | None:
-            if not camera_moves(sensor) and not geometry_moves(scene):
+            if not camera_attached(sensor) and not geometry_moves(scene):
                 return nothing(FilmSplat(sensor), mode)
             self.aovs.require_known_jumps(scene)
             if not recording():
                 self.prepare_scene(scene, sensor)
             elif self._topology is None:
                 raise RuntimeError("edge_sampling.prepare_scene(scene, sensor) comes before a step is recorded")
-            self.near_field = NearField(sensor, self.near) if self.near > 0 else None
             with contextlib.nullcontext() if attached else dr.suspend_grad():
                 curves = Silhouettes(scene, self._topology)
             if curves.size == 0:
@@ -379,13 +379,6 @@ def _mix(seed: Any, term: int) -> mi.UInt32:
     mixed = mi.sample_tea_32(mi.UInt32(seed), mi.UInt32(0x9E3779B9 * term & 0xFFFFFFFF))[0]
     dr.make_opaque(mixed)
     return mixed
-
-
-def camera_moves(sensor: mi.Sensor) -> bool:
-    """Whether the sensor's own parameters carry derivatives (its film apart)."""
-    values = mi.traverse(sensor)
-    own = (key for key in values.keys() if not key.startswith("film."))
-    return any(dr.grad_enabled(values[key]) for key in own)
 
 
 def geometry_moves(scene: mi.Scene) -> bool:

@@ -8,14 +8,18 @@ surface at distance r sends by reflection or as a lamp counts
 
     w(r) = t² (3 − 2t),   t = min(r / R, 1),   R = `near` pixels,                                                (E6)
 
-in every term. The image itself is not changed. What that leaves out of the derivative is the motion of the light within
-R of such lines: a source and a sink less than R apart. Derivation and sweep: docs/theory/path_replay.md, section 7.
+in every term; what it mirrors or lets straight through comes from farther away and counts in full. The image itself is
+not changed. What that leaves out of the derivative is the motion of the light within R of such lines: a source and a
+sink less than R apart. Derivation and sweep: docs/theory/path_replay.md, section 7.
 """
 
 from __future__ import annotations
 
 import drjit as dr
 import mitsuba as mi
+
+#: Least R, a length that no scene has.
+TINY = 1e-30
 
 
 class NearField:
@@ -28,10 +32,10 @@ class NearField:
 
     def __init__(self, sensor: mi.Sensor, near: float) -> None:
         with dr.suspend_grad():
-            size = sensor.film().size()
+            size = sensor.film().crop_size()  # positions are those of the crop
             ray = lambda x: sensor.sample_ray(0, 0.5, mi.Point2f(x, 0.5), mi.Point2f(0.5))[0]
-            step = dr.opaque(mi.Float, 1 / size[0])
-            a, b = ray(mi.Float(0.5)), ray(0.5 + step)
+            step = dr.opaque(mi.Float, 0.5 / size[0])
+            a, b = ray(0.5 - step), ray(0.5 + step)
             scale = dr.opaque(mi.Float, near)
             self.eye = mi.Point3f(dr.detach(a.o))
             self.width, self.angle = scale * dr.norm(b.o - a.o), scale * dr.norm(b.d - a.d)
@@ -41,7 +45,7 @@ class NearField:
         """w of the segment from p to q, attached to its length."""
         with dr.suspend_grad():
             middle = 0.5 * (dr.norm(p - self.eye) + dr.norm(q - self.eye))
-            reach = self.width + self.angle * middle
+            reach = dr.maximum(self.width + self.angle * middle, TINY)  # pixels of some sensors have no width
         t = dr.minimum(dr.norm(mi.Vector3f(q - p)) / reach, 1)
         return mi.Float(t * t * (3 - 2 * t))
 

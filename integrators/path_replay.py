@@ -56,6 +56,7 @@ class PathReplay(ReplayIntegrator):
         active: mi.Bool = True,
         geometry: bool = True,
         near: NearField | None = None,
+        start: mi.Point3f | None = None,
         **_: Any,
     ) -> tuple[mi.Spectrum, mi.Bool, list, mi.Spectrum]:
         """Walk one path per lane; the contract of `mitsuba.ad.integrators.common.ADIntegrator.sample`.
@@ -68,6 +69,7 @@ class PathReplay(ReplayIntegrator):
             state_in: what the primal walk returned as its state.
             geometry: whether vertices can move (differential walks); materials and lights alone are cheaper.
             near: weighs the segments between surfaces, for walks that belong to a derivative.
+            start: the surface point at which the first segment begins, if that is no camera ray (primal walks).
 
         Returns:
             (L or δL, whether the ray hit a surface, the AOVs (primal), L as the state of the differential walk).
@@ -101,6 +103,9 @@ class PathReplay(ReplayIntegrator):
         ray_prev = mi.Ray3f(ray)
         pi_prev = dr.zeros(mi.PreliminaryIntersection3f)
         si_prev = dr.zeros(mi.SurfaceInteraction3f)
+        scattered = mi.Bool(start is not None)  # Whether the segment to this vertex began where light is scattered
+        if dr.hint(start is not None, mode="scalar"):
+            si_prev.p = mi.Point3f(start)
         pdf_prev = mi.Float(1)
         delta_prev = mi.Bool(True)
         # The camera segment goes straight on through null lobes: its vertices slide along the camera ray
@@ -155,13 +160,20 @@ class PathReplay(ReplayIntegrator):
                     si = pi.compute_surface_interaction(ray, mi.RayFlags.All, active)
             bsdf = si.bsdf(ray)
 
+            # ------------- weight of the segment that ends here (E6) -------------
+            w = mi.Float(1)
+            if dr.hint(near is not None, mode="scalar"):
+                with dr.resume_grad(when=moving):
+                    origin = p_prev if moving else mi.Point3f(si_prev.p)
+                    w = dr.select(scattered & si.is_valid(), near_weight(near, origin, si.p), 1)
+
             # --------------------------- emission at x ---------------------------
             if dr.hint(self.hide_emitters, mode="scalar"):
                 active_next &= ~((depth == 0) & ~si.is_valid())
             ds = mi.DirectionSample3f(scene, si=dr.detach(si), ref=si_prev)
             mis = mis_weight(pdf_prev, scene.pdf_emitter_direction(si_prev, ds, ~delta_prev))
             with dr.resume_grad(when=not primal):
-                Le = β * mis * ds.emitter.eval(si, active_next)
+                Le = β * mis * w * ds.emitter.eval(si, active_next)
 
             # -------------------------- emitter sampling --------------------------
             active_next &= (depth + 1 < self.max_depth) & si.is_valid()
@@ -183,7 +195,7 @@ class PathReplay(ReplayIntegrator):
                 else:
                     bsdf_em, pdf_em = bsdf.eval_pdf(ctx, si, wo, active_em)
                 mis_em = dr.detach(dr.select(ds.delta, 1, mis_weight(ds.pdf, pdf_em)))
-                Lr_dir = dr.select(active_em, β * mis_em * bsdf_em * em_weight, 0)
+                Lr_dir = dr.select(active_em, β * mis_em * w * bsdf_em * em_weight, 0)
 
             # --------------------------- BSDF sampling ---------------------------
             if dr.hint(not primal, mode="scalar"):
@@ -192,7 +204,8 @@ class PathReplay(ReplayIntegrator):
             ray_next = dr.detach(si).spawn_ray(dr.detach(si).to_world(bs.wo))
             η *= bs.eta
             β *= bsdf_weight
-            delta = mi.has_flag(bs.sampled_type, mi.BSDFFlags.Delta)
+            delta = mi.has_flag(bs.sampled_type, mi.BSDFFlags.Delta)  # null lobes included
+            β *= dr.select(delta, 1, dr.detach(w))
 
             # Russian roulette, on the throughput without the η² of refraction
             β_max = dr.max(mi.unpolarized_spectrum(β))
@@ -203,9 +216,6 @@ class PathReplay(ReplayIntegrator):
             active_next &= ~rr_active | (sampler.next_1d() < rr_prob)
 
             pi_next = scene.ray_intersect_preliminary(ray_next, coherent=False, reorder=False, active=active_next)
-            if dr.hint(near is not None, mode="scalar"):
-                between = active_next & pi_next.is_valid() & ~delta & ~mi.has_flag(bs.sampled_type, mi.BSDFFlags.Null)
-                β *= dr.select(between, near_weight(near, ray_next.o, ray_next(pi_next.t)), 1)  # (E6)
 
             # ------------------------- derivatives at x -------------------------
             if dr.hint(not primal, mode="scalar"):
@@ -219,14 +229,13 @@ class PathReplay(ReplayIntegrator):
                         wo_next = dr.replace_grad(ray_next.d, dr.select(hit, dr.normalize(to_next), ray_next.d))
                         wo = si.to_local(wo_next)
                         J = dr.select(hit & ~delta, geometric_term(to_next, si_next), 1)  # (E3)
-                        if dr.hint(near is not None, mode="scalar"):
-                            w = near_weight(near, si.p, si_next.p)
-                            J *= dr.select(between & (w > 0), dr.relative_grad(w), 1)
                     bsdf_value = bsdf.eval(ctx, si, wo, active_next)
                     if dr.hint(traits.has_delta_lobes, mode="scalar"):
                         lobe = lobe_value(traits, bsdf, ctx, si, u1, u2, bs, active_next & delta)  # (E5)
                         bsdf_value = dr.select(delta, lobe, bsdf_value)
                     Lr_ind = L * dr.relative_grad(bsdf_value) * dr.relative_grad(J)
+                    if dr.hint(near is not None, mode="scalar"):
+                        Lr_ind *= dr.select(delta | (w <= 0), 1, dr.relative_grad(w))
                     Lo = Le + Lr_dir + dr.select(active_next, Lr_ind, 0)
 
                     # One non-finite sample must not spoil the image (or the parameter): leave it out and count it
@@ -254,6 +263,7 @@ class PathReplay(ReplayIntegrator):
             si_prev = dr.detach(si, True)
             pdf_prev = bs.pdf
             delta_prev = delta
+            scattered = ~delta
             hint = dr.reinterpret_array(mi.UInt32, pi_next.shape)
             hint = (hint << 1) | dr.select(active_next, 1, 0)
             depth = dr.reorder_threads(hint, 16, depth)
@@ -278,11 +288,18 @@ class PathReplay(ReplayIntegrator):
         return L if primal else δL, depth != first_depth, aovs, L
 
     def radiance(
-        self, scene: mi.Scene, sampler: mi.Sampler, ray: mi.Ray3f, depth: mi.UInt32 | int = 0, active: Any = True
+        self,
+        scene: mi.Scene,
+        sampler: mi.Sampler,
+        ray: mi.Ray3f,
+        depth: mi.UInt32 | int = 0,
+        active: Any = True,
+        start: mi.Point3f | None = None,
     ) -> tuple[mi.Spectrum, mi.Bool]:
-        """Incident radiance along `ray`, without derivatives.
+        """Incident radiance along `ray`, without derivatives; in a derivative with the weights of its `near_field`.
 
         Args:
+            start: the surface point that receives it, if that is not the camera.
             depth: path segments used before `ray`; with `depth = max_depth` nothing is left but zero.
 
         Returns:
@@ -298,5 +315,6 @@ class PathReplay(ReplayIntegrator):
                 depth=mi.UInt32(depth),
                 active=active,
                 near=self.near_field,
+                start=start,
             )
         return L, valid

@@ -91,7 +91,10 @@ def spread_over(film: mi.Film, seed: Any, spp: int) -> ScrambledSobol:
     size = film.crop_size()
     if film.sample_border():
         size += 2 * film.rfilter().border_size()
-    return ScrambledSobol(seed, int(size[0]) * int(size[1]) * spp, spp)
+    lanes = int(size[0]) * int(size[1]) * spp
+    if lanes >= 2**32:
+        raise ValueError(f"{lanes} samples in one launch, fewer than {2**32} were expected: render in several")
+    return ScrambledSobol(seed, lanes, spp)
 
 
 def _mixed(x: mi.UInt32) -> mi.UInt32:

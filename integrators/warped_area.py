@@ -24,13 +24,13 @@ import mitsuba as mi
 import numpy as np
 
 from .attached import SPECULAR, SceneTraits, scene_bsdfs
+from .base import camera_attached
 from .boundary.crossings import seen, touching
 from .boundary.device import arrays, recording, upload
 from .boundary.silhouettes import Silhouettes
 from .contours import Contours
-from .edge_sampling import camera_moves, geometry_moves
+from .edge_sampling import geometry_moves
 from .errors import GradientWarning, UnsupportedGradient
-from .near_field import NearField
 from .path_replay import PathReplay
 from .sampling import ScrambledSobol
 from .support import warn_of_hidden_motion
@@ -164,7 +164,7 @@ class WarpedArea(PathReplay):
             )
         if any(mi.has_flag(bsdf.flags(), mi.BSDFFlags.Null) for bsdf in scene_bsdfs(scene)):
             _warn("mask-visibility", "silhouettes seen through masks or thin panes are left out")
-        if not hybrid and not recording() and self._crossed is not scene and touching(scene, camera_moves(sensor)):
+        if not hybrid and not recording() and self._crossed is not scene and touching(scene, camera_attached(sensor)):
             self._crossed = scene  # one look; a recorded step has none
             with dr.suspend_grad():
                 crossed = seen(scene, Silhouettes(scene), sensor)
@@ -220,6 +220,12 @@ class WarpedArea(PathReplay):
 
     # ----------------------------------------------------------- derivative
 
+    def begin(self, scene: mi.Scene, params: Any, sensor: mi.Sensor) -> None:
+        """What all terms share, those of edge sampling too."""
+        super().begin(scene, params, sensor)
+        if self.edges is not None:
+            self.edges.near_field = self.near_field
+
     def derivative_terms(self, params: Any) -> list[tuple[Any, int | float]]:
         """The warped interior; asked for `hybrid`, what edge sampling adds."""
         return super().derivative_terms(params) + ([] if self.edges is None else self.edges.curve_terms())
@@ -229,7 +235,7 @@ class WarpedArea(PathReplay):
         try:
             self._read(scene)
         except UnsupportedGradient:
-            if camera_moves(sensor) or geometry_moves(scene):
+            if camera_attached(sensor) or geometry_moves(scene):
                 raise
         if self.edges is not None:
             self.edges.prepare_scene(scene, sensor, recorded)
@@ -271,7 +277,6 @@ class WarpedArea(PathReplay):
             if not recording():
                 self._read(scene)
             lines = self.film_lines(sensor, seed, spp)
-            self.near_field = NearField(sensor, self.near) if self.near > 0 else None
 
             with dr.resume_grad():
                 sky = Sky(scene if self._contours is not None and self._contours[2] else None)

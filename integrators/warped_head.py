@@ -96,6 +96,7 @@ def warped_head(
     for k in range(vertices + 1):
         pi = scene.ray_intersect_preliminary(dr.detach(ray), coherent=k == 0, active=active)
         si = still_at_limb(pi.compute_surface_interaction(ray, mi.RayFlags.All, active), ray.d)
+        before = mi.Spectrum(β)
         if k > 0:
             β *= dr.select(active & si.is_valid() & ~delta_prev, near_weight(near, p_prev, si.p), 1)
         p_prev = mi.Point3f(si.p)
@@ -139,7 +140,7 @@ def warped_head(
             lobe = lobe_value(traits, bsdf, ctx, si, u1, u2, bs, active & delta)
             value = dr.select(delta, dr.detach(lobe_weight) * dr.relative_grad(lobe), value)
             d_warped = dr.select(delta, dr.replace_grad(d, si.to_world(again.wo)), d_warped)
-        β = dr.select(active, β * value, β)
+        β = dr.select(active, dr.select(delta, before, β) * value, β)
         active &= dr.any(dr.detach(β) != 0)
         onward = mi.Point3f(origin + mi.Vector3f(si.p - dr.detach(si.p)))
         ray.o = mi.Point3f(dr.select(active, onward, ray.o))

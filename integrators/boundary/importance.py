@@ -145,8 +145,7 @@ def importance_walk(
         si = scene.ray_intersect(ray_on, active)
         ω = -onward
         active &= si.is_valid()
-        null = mi.has_flag(sample.sampled_type, mi.BSDFFlags.Null)
-        β *= dr.select(active & ~null, near_weight(integrator.near_field, ray_on.o, si.p), 1)
+        β *= dr.select(active, near_weight(integrator.near_field, ray_on.o, si.p), 1)
         if dr.hint(tubes, mode="scalar"):
             active &= reaches_back(scene, si, ray_on.o, active)
         bounces += 1

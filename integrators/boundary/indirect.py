@@ -211,6 +211,7 @@ def indirect_shadow_term(
         lamp = ~y.far & ~y.delta
         theirs = far_share(dr.norm(p_B - si.p), size)
         theirs *= dr.select(lamp, lamp_share(si.p, p_y, area), 1)
+        value *= dr.select(lamp, near_weight(integrator.near_field, si.p, p_y), 1)
         share = dr.select(y.delta, 1, 1 - theirs)
         weight = dr.select(active, -share * dr.rcp(probability * numbers.density), 0)
         return Contribution(link.u, motion, value, weight)
@@ -284,9 +285,8 @@ def indirect_term(
         share = 1 - far_share(dr.norm(dr.detach(mi.Vector3f(point.p)) - mi.Vector3f(si.p)), size)
         weight = dr.select(active, -share * dr.rcp(probability * density * numbers.density), 0)
         dr.eval(ray, random, link, active, weight, seen, numbers.cell)
-        L, _ = integrator.radiance(scene, random, mi.RayDifferential3f(ray), link.bounces + 1, active)
-        L -= seen.emitter(scene, active).eval(seen, active)
-        L *= near_weight(integrator.near_field, si.p, seen.p)
+        L, _ = integrator.radiance(scene, random, mi.RayDifferential3f(ray), link.bounces + 1, active, si.p)
+        L -= near_weight(integrator.near_field, si.p, seen.p) * seen.emitter(scene, active).eval(seen, active)
         dr.eval(L)
         return Contribution(link.u, motion, link.weight * L * dr.norm(dr.cross(point.tangent, ω)), weight)
 

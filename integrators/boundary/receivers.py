@@ -109,11 +109,11 @@ def receiver_term(
         weight = dr.select(active, -frame * dr.rcp(probability * numbers.density), 0)
         value = kept.value * dr.detach(response)
         dr.eval(beyond, random, kept.bounces, value, active, weight, seen, escapes, numbers.cell)
-        L, _ = integrator.radiance(scene, random, mi.RayDifferential3f(beyond), kept.bounces + 1, active)
+        L, _ = integrator.radiance(scene, random, mi.RayDifferential3f(beyond), kept.bounces + 1, active, kept.p)
         lit = active & ~escapes
         ours = dr.select(kept.bounces > 0, lamp_share(kept.p, seen.p, area), 0)
-        L -= dr.select(lit, (1 - ours) * seen.emitter(scene, lit).eval(seen, lit), 0)
-        L *= dr.select(lit, near_weight(near_field, kept.p, seen.p), 1)
+        theirs = (1 - ours) * near_weight(near_field, kept.p, seen.p)
+        L -= dr.select(lit, theirs * seen.emitter(scene, lit).eval(seen, lit), 0)
         dr.eval(L)
         return Contribution(u, motion, value * L, weight, None, None, onward.wavelengths)
 
@@ -191,8 +191,7 @@ def walk(
         hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
         si = hit.compute_surface_interaction(ray, mi.RayFlags.All, active)
         active &= si.is_valid()
-        null = mi.has_flag(sample.sampled_type, mi.BSDFFlags.Null)
-        β *= dr.select(active & ~null, near_weight(near_field, ray.o, si.p), 1)
+        β *= dr.select(active, near_weight(near_field, ray.o, si.p), 1)
         bounces += 1
 
     return Receiver(kept_hit, kept_p, kept_n, kept_bounces, kept * total)

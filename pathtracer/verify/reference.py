@@ -158,7 +158,7 @@ class Reference:
         scene, params = self.bound.scene, self.bound.params
         digest = hashlib.sha256(f"{FORMAT} {mi.__version__} {mi.variant()} {self.bound.motion}".encode())
         digest.update(f"{self.replicates} {self.seed} {self.base} {self.sensor} {scene}".encode())
-        digest.update(f"{list(self.base.aov_names())}".encode())
+        digest.update(f"{list(self.base.aov_names())} {getattr(self.base, 'hide_emitters', None)}".encode())
         for key in sorted(params.keys()):
             value = params[key]
             if isinstance(value, mi.Transform4f):
