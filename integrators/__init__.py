@@ -42,7 +42,8 @@ class Estimator:
         name: Mitsuba plugin name.
         factory: "module:Class", the class taking `mi.Properties`.
         handles: keys of `PHENOMENA` that the estimator accounts for.
-        unbiased: whether its expectation is the exact derivative for what it handles.
+        unbiased: whether its expectation is the exact derivative for what it handles, but for offsets that are small
+            against a pixel (`near`, and those that the theory page of edge sampling names).
         summary: one line for tables and help.
         reference: the source of the method.
         baseline: it renders an image of its own, not the path-traced one: for comparisons, and left out of "all".

@@ -13,8 +13,9 @@ segment from a directly seen receiver to a light; every other segment. Boundary 
 film coordinates are fixed, the first hit slides along its camera ray, all later vertices and light samples keep their
 place on their surface. Silhouettes of static shapes take part, because a segment moves with its ends.
 
-Unbiased up to the small offsets of rays from the curves that they pass; they are named in docs/theory/edge_sampling.md,
-which has the derivation. Not covered, and said so by an error or a warning: see `boundary/limits.py`.
+Unbiased up to offsets that are small against a pixel (of rays from the curves that they pass; of `near`); they are
+named in docs/theory/edge_sampling.md, which has the derivation. Not covered, and said so by an error or a warning: see
+`boundary/limits.py`.
 
 Sources: Li, Aittala, Durand, Lehtinen 2018; Zhang, Miller, Yan, Gkioulekas, Zhao 2020 (path-space boundary integral).
 """

@@ -5,7 +5,8 @@ The random walk is sampled without derivatives (detached). The first walk yields
 second repeats it with the same random numbers, subtracts what each vertex contributed, and therefore holds, at vertex
 k, the radiance that arrives from the rest of the path. Nothing else is stored: memory does not grow with depth.
 
-Unbiased for everything that is continuous in θ; visibility is the business of `edge_sampling` and `warped_area`.
+Unbiased for everything that is continuous in θ, but for light from within `near` pixels; visibility is the business of
+`edge_sampling` and `warped_area`.
 
 Parametrisation (docs/theory/path_replay.md): film coordinates are fixed and x₁ slides along the attached camera ray;
 later vertices and emitter samples keep their place on their surface, so that moving geometry enters through the

@@ -83,8 +83,8 @@ def receiver_term(
         ray, response = camera.ray(u, lens)
         onward = mi.RayDifferential3f(dr.detach(ray))
         hit, si = first_surface(integrator, scene, onward, probability > 0)
-        limits = most, integrator.rr_depth
-        kept = walk(scene, curves, index, t, size, random, hit, si, *limits, near_field, si.is_valid())
+        rr_depth, hits = integrator.rr_depth, si.is_valid()
+        kept = walk(scene, curves, index, t, size, random, hit, si, most, rr_depth, near_field, hits)
         active = dr.any(kept.value != 0)
         with dr.resume_grad(when=attach):
             point = curves.sample(index, t, View(mi.Point3f(kept.p), mi.Bool(False)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from integrators import ESTIMATORS, PHENOMENA, GradientWarning
 
 from ..errors import UsageError, nearest_names
+from ..integrator_plugins import load_integrator
 
 if TYPE_CHECKING:
     from ..scenes import ParameterInfo, Scene
@@ -71,13 +72,11 @@ def load_estimator(scene: Scene, estimator: Mapping[str, Any]) -> Any:
     """The `mi.Integrator` of an estimator, with the scene's own path depths.
 
     Raises:
-        UsageError: it asks for aovs.
+        UsageError: it asks for aovs, for a property that it does not have, or refuses a value.
     """
-    import mitsuba as mi
-
     settings = {**scene.default_integrator(), **estimator}
     if "aovs" in settings:
         raise UsageError("photographs have no aovs", where="estimator", remedy="leave them out, or write a loop")
     if estimator["type"] not in ESTIMATORS:
         settings = {k: v for k, v in settings.items() if k not in ESTIMATOR_BUDGETS}
-    return mi.load_dict(settings)
+    return load_integrator(settings, "estimator")

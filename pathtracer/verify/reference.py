@@ -9,8 +9,8 @@ proportion to the step on the way from ε to ε/4 (order one: four times; Richar
 
 Both ends are sampled quantities, and a verdict must hold for both (see `statistics`). Steps four times apart, because
 the upper end then has 1.6 times the variance of D(ε/4) where samples cross edges; with steps twice apart it has 2.5.
-D(ε) gets a quarter of the samples, the first ones of D(ε/4): of the upper end's variance its part is the least, and so
-each look costs 5/8 of what it would (1.67 times the variance of D(ε/4) then).
+D(ε) gets a quarter of the samples, the first ones of D(ε/4) (others where aovs are asked for): of the upper end's
+variance its part is the least, and so each look costs 5/8 of what it would (1.67 times the variance of D(ε/4) then).
 Derivation: docs/theory/finite_difference.md.
 """
 

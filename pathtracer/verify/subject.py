@@ -13,6 +13,7 @@ import numpy as np
 
 from integrators import ESTIMATORS
 from pathtracer.errors import UsageError, nearest_names
+from pathtracer.integrator_plugins import load_integrator
 
 from .motion import Motion
 
@@ -151,7 +152,7 @@ def load_estimator(subject: Subject, spec: Any, **properties: Any) -> tuple[str,
         properties: further properties.
 
     Raises:
-        UsageError: unknown plugin or property.
+        UsageError: unknown plugin or property, or a value that the estimator refuses.
     """
     import mitsuba as mi
 
@@ -182,18 +183,12 @@ def load_estimator(subject: Subject, spec: Any, **properties: Any) -> tuple[str,
     elif subject.aovs and name in ESTIMATORS:
         raise UsageError(f"{name} renders no aovs", remedy="take the aov integrator out of the scene file")
     try:
-        integrator = mi.load_dict(settings)
+        integrator = load_integrator(settings, name)
     except RuntimeError as error:
         if "not found" in str(error) or "could not be" in str(error).lower():
             known = [*ESTIMATORS, *FOREIGN]
             raise UsageError(
                 f"unknown estimator {name!r}, one of {', '.join(known)}", nearest=nearest_names(name, known)
-            ) from error
-        if "unreferenced propert" in str(error):
-            unread = [key for key in properties if f'"{key}"' in str(error)]
-            raise UsageError(
-                f"the estimator {name} has no property {', '.join(map(repr, unread))}",
-                remedy="correct its spelling, or leave it out; the estimator's class lists them",
             ) from error
         raise
     return name, integrator

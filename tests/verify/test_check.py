@@ -140,6 +140,7 @@ def test_mitsuba_scenes_and_dictionaries_are_accepted(plane):
         ("lamp.intensity.value", "prb:spp", "not property=value"),
         ("*.nothing", "path_replay", "matches no parameter"),
         ("lamp.intensity.value", "warped_area:hybird=true", "no property 'hybird'"),
+        ("lamp.intensity.value", "edge_sampling:near=-1", "near is -1.0, a number of pixels"),
     ],
 )
 def test_wrong_names_are_usage_errors_with_the_nearest(plane, motion, estimator, says):
