@@ -59,7 +59,7 @@ def test_weights_are_attached_to_the_length() -> None:
 
 @pytest.mark.parametrize("motion", ["wall.vertex_positions translate:0.3,0,1", "camera.to_world translate:y"])
 def test_noise_along_a_fold_is_bounded(motion: str) -> None:
-    """Measured: 2800 and 6400 times (benchmarks/near_field.py)."""
+    """Measured: 2800 and 6300 times (benchmarks/near_field.py)."""
     with_it, without = (images("fold-camera", motion, f"path_replay:near={near}", 64, 6) for near in (0.5, 0))
     assert without.var(0).sum() > 50 * with_it.var(0).sum()
 
