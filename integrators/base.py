@@ -12,7 +12,7 @@ from typing import Any
 import drjit as dr
 import mitsuba as mi
 import numpy as np
-from mitsuba.ad.integrators.common import ADIntegrator
+from mitsuba.python.ad.integrators.common import ADIntegrator
 
 from .aovs import Aovs, widened
 from .lanes import Lanes, lanes_that_hit, sky_attached

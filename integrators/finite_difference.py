@@ -21,7 +21,7 @@ from typing import Any
 import drjit as dr
 import mitsuba as mi
 import numpy as np
-from mitsuba.ad.integrators.common import ADIntegrator
+from mitsuba.python.ad.integrators.common import ADIntegrator
 
 from .errors import UnsupportedGradient
 from .spread_path import spread_path

@@ -22,7 +22,7 @@ from typing import Any
 
 import drjit as dr
 import mitsuba as mi
-from mitsuba.ad.integrators.common import mis_weight
+from mitsuba.python.ad.integrators.common import mis_weight
 
 from .attached import (
     FOLLOW,

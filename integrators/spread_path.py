@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import mitsuba as mi
-from mitsuba.ad.integrators.prb import PRBIntegrator
+from mitsuba.python.ad.integrators.prb import PRBIntegrator
 
 from .attached import scene_bsdfs
 from .sampling import spread_over

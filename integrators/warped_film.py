@@ -7,7 +7,7 @@ from typing import Any
 
 import drjit as dr
 import mitsuba as mi
-from mitsuba.ad.integrators.common import ADIntegrator
+from mitsuba.python.ad.integrators.common import ADIntegrator
 
 from .sampling import ScrambledSobol
 

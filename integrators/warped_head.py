@@ -15,7 +15,7 @@ from typing import Any
 import drjit as dr
 import mitsuba as mi
 import numpy as np
-from mitsuba.ad.integrators.common import mis_weight
+from mitsuba.python.ad.integrators.common import mis_weight
 
 from .attached import SceneTraits, lobe_value, still_at_limb
 from .near_field import NearField, near_weight

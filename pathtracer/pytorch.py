@@ -39,7 +39,7 @@ class TorchRender:
         shapes: the shape that each value has: () for numbers, (3,) for colours, (H, W, C) for textures and
             environment maps (without Mitsuba's pad columns), (V, 3) for vertices, (4, 4) for poses.
     Raises:
-        EnvironmentFault: PyTorch is not installed.
+        EnvironmentFault: PyTorch is not installed, or lacks CUDA where the scene is on a GPU.
         UsageError: unknown keys, parameters that nothing can differentiate.
     """
 
@@ -55,11 +55,17 @@ class TorchRender:
         seed: int = 0,
     ) -> None:
         try:
-            import torch  # noqa: F401
+            import torch
         except ImportError as error:
             raise EnvironmentFault("PyTorch is not installed", remedy='pip install "pathtracer[torch]"') from error
         import drjit as dr
         import mitsuba as mi
+
+        on_gpu = mi.variant().startswith("cuda")
+        if on_gpu and not torch.cuda.is_available():
+            remedy = 'install a PyTorch with CUDA, or load the scene with variant="llvm_ad_rgb"'
+            raise EnvironmentFault("the scene is on a GPU, which this PyTorch cannot use", remedy=remedy)
+        self._device = torch.device("cuda" if on_gpu else "cpu")  # `dr.wrap` takes the values as they lie
 
         from .inverse.arrays import as_numpy
 
@@ -102,7 +108,8 @@ class TorchRender:
             values: a tensor per key; keys that are left out keep what the scene has.
             seed: of this call; calls with one seed give one picture.
         Returns:
-            (H, W, 3) linear radiance, float32, on the device of the values; (H, W, 1) from a grey film.
+            (H, W, 3) linear radiance, float32, on the device of the values (of the processor without values);
+            (H, W, 1) from a grey film.
         Raises:
             UsageError: a key that was not announced, a wrong shape.
         """
@@ -115,11 +122,11 @@ class TorchRender:
             if tuple(value.shape) != self.shapes[key]:
                 raise UsageError(f"has the shape {tuple(value.shape)}, {self.shapes[key]} was expected", key)
             # Dr.Jit has no tensors of rank 0 in PyTorch's sense, and takes over memory as it lies
-            given[key] = value.to(torch.float32).reshape(-1).contiguous()
+            given[key] = value.to(self._device, torch.float32).reshape(-1).contiguous()
         if seed is None:
             seed, self.seed = self.seed, self.seed + 1
         image: torch.Tensor = self._wrapped(given, seed)
-        return image
+        return image.to(next((value.device for value in values.values()), "cpu"))
 
     def _shape(self, key: str, kind: str) -> tuple[int, ...]:
         shape = self._stored[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,15 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session", autouse=True)
 def variant() -> str:
-    """The variant that the tests run on; a test that set another one leaves it behind for nobody."""
+    """The variant that the tests run on."""
     return activate(VARIANT)
+
+
+@pytest.fixture(autouse=True)
+def variant_stays() -> Iterator[None]:
+    """A test that set another variant (by a deterministic job on a machine with a GPU) leaves it behind for nobody."""
+    yield
+    activate(VARIANT)
 
 
 @pytest.fixture(scope="session")

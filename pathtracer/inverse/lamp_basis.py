@@ -15,7 +15,7 @@ from typing import Any
 import drjit as dr
 import mitsuba as mi
 import numpy as np
-from mitsuba.ad.integrators.common import mis_weight
+from mitsuba.python.ad.integrators.common import mis_weight
 
 from .environment_basis import Camera
 

@@ -94,7 +94,8 @@ def make_program(integrator: Any, loss: Loss, samples: Samples, coarse: bool = F
     Returns:
         A function that returns
         loss, `mi.Float`;
-        variance of the loss, from the difference of the two renders (pixels taken as independent);
+        variance of the loss, from the difference of the two renders (pixels taken as independent and their noise as
+        Gaussian: well spread samples have lighter tails, and where noise outweighs the residual half of it is missed);
         non-finite pixels, which take no part;
         non-finite samples that the estimator left out of the adjoint passes;
         image (H, W, C), the mean of both renders;

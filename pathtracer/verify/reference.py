@@ -153,12 +153,15 @@ class Reference:
 
     def _identity(self) -> str:
         """Hash of everything the images depend on: plugins, all parameter values, motion, integrator, seeds."""
+        import drjit as dr
         import mitsuba as mi
 
         scene, params = self.bound.scene, self.bound.params
         digest = hashlib.sha256(f"{FORMAT} {mi.__version__} {mi.variant()} {self.bound.motion}".encode())
         digest.update(f"{self.replicates} {self.seed} {self.base} {self.sensor} {scene}".encode())
         digest.update(f"{list(self.base.aov_names())} {getattr(self.base, 'hide_emitters', None)}".encode())
+        # what the AOV shape_index shows; it depends on the scenes that this process loaded before
+        digest.update(np.asarray(dr.reinterpret_array(mi.UInt32, scene.shapes_dr())).tobytes())
         for key in sorted(params.keys()):
             value = params[key]
             if isinstance(value, mi.Transform4f):

@@ -11,7 +11,7 @@ RHO, EMISSION = 0.4, 0.7
 
 @pytest.fixture(scope="module")
 def furnace():
-    """Inside of a glowing sphere: L = E / (1 − ρ), here cut off at depth 20."""
+    """Inside of a glowing cube: L = E / (1 − ρ), here cut off at depth 20."""
     import mitsuba as mi
 
     scene = mi.load_dict(
@@ -19,9 +19,8 @@ def furnace():
             "type": "scene",
             "sensor": {"type": "perspective", "film": {"type": "hdrfilm", "width": 8, "height": 8}},
             "ball": {
-                "type": "sphere",
+                "type": "cube",
                 "flip_normals": True,
-                "radius": 3,
                 "bsdf": {"type": "diffuse", "reflectance": {"type": "rgb", "value": RHO}},
                 "emitter": {"type": "area", "radiance": {"type": "rgb", "value": EMISSION}},
             },

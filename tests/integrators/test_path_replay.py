@@ -222,13 +222,16 @@ def test_share_of_a_mirror_in_a_blend_matches_its_closed_form(around: str) -> No
 
 
 def test_furnace_matches_its_closed_form() -> None:
-    """Inside a sphere that emits Le and reflects ρ, L = Le / (1 − ρ) and dL/dρ = Le / (1 − ρ)²."""
+    """Inside a cube that emits Le and reflects ρ, L = Le / (1 − ρ) and dL/dρ = Le / (1 − ρ)².
+
+    (Mitsuba samples a sphere's light wrongly from points on it that rounding puts outside: up to 2 % on a GPU.)
+    """
     rho, emitted = 0.5, 0.8
     scene = mi.load_dict({
         "type": "scene",
         "sensor": camera(4, to_world=T()),
         "ball": {
-            "type": "sphere", "flip_normals": True, "bsdf": {"type": "diffuse", "reflectance": rgb(rho, rho, rho)},
+            "type": "cube", "flip_normals": True, "bsdf": {"type": "diffuse", "reflectance": rgb(rho, rho, rho)},
             "emitter": {"type": "area", "radiance": emitted},
         },
     })  # fmt: skip
@@ -387,8 +390,11 @@ def test_a_stock_mitsuba_script_renders_and_differentiates_from_xml(tmp_path, re
         params[key] = params[key] + theta
         params.update()
         dr.forward(theta, dr.ADFlag.ClearEdges)
-        tangent = mi.load_dict({"type": "path_replay"}).render_forward(scene, params, spp=4)
+        integrator = mi.load_dict({"type": "path_replay"})
+        tangent = integrator.render_forward(scene, params, spp=4)
         assert dr.all(dr.sum(tangent, axis=2) > 0, axis=None)
+        # takes integrators of the present variant only
+        assert dr.all(dr.mean(mi.render(scene, integrator=integrator, spp=4)) > 0)
     """)
     environment = os.environ | {"PYTHONPATH": str(repository)}
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=120, env=environment)

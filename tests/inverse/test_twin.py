@@ -86,7 +86,7 @@ def test_a_run_without_a_step_has_a_result() -> None:
 
 
 def test_a_worse_minimum_is_left_again_and_an_interruption_on_the_way_changes_nothing(
-    monkeypatch: pytest.MonkeyPatch, one_thread: None
+    monkeypatch: pytest.MonkeyPatch, one_thread: None, variant: str
 ) -> None:
     calls = []
 
@@ -112,7 +112,9 @@ def test_a_worse_minimum_is_left_again_and_an_interruption_on_the_way_changes_no
     state = {k: np.array(v) for k, v in first.checkpoint().items()}
     second = Estimation(problem(), "least-squares", seed=2, state=state)
     assert list(second)[-1].index == len(course) - 1
-    np.testing.assert_array_equal(second.latent, whole.latent)
+    if "llvm" in variant:  # the order of sums on a GPU is not fixed
+        np.testing.assert_array_equal(second.latent, whole.latent)
+    np.testing.assert_allclose(second.latent, whole.latent, atol=2e-3)
 
 
 @pytest.mark.slow

@@ -83,6 +83,7 @@ def test_a_full_disk_under_the_kernel_cache_warns(monkeypatch: pytest.MonkeyPatc
 
 def test_a_child_that_dies_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRJIT_LIBLLVM_PATH", "/nowhere/libLLVM.so.19")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     found = list(checks.check_rendering(usable=True))
     assert [check.name for check in found] == ["EXR", "render", "gradient"]
     assert all(check.status == "FAIL" and "the process ended with" in check.detail for check in found)

