@@ -47,7 +47,7 @@ from .boundary.lights import AREA, DELTA, SKY, Lights, LightTables, light_key, s
 from .boundary.limits import CROSSING_INDIRECT, Limit, boundary_limits
 from .boundary.primary import WORTH_GUIDING, primary_term, transparent
 from .boundary.receivers import receiver_term
-from .boundary.shadow import shadow_term
+from .boundary.shadow import break_at_terminators, shadow_term
 from .boundary.silhouettes import Silhouettes, scene_key
 from .boundary.sky import SKY_SHADOW, sky_share, sky_term
 from .boundary.specular import specular_term
@@ -318,6 +318,7 @@ class EdgeSampling(PathReplay):
     # Each term draws its own numbers: correlated terms would not be wrong, but their noise would add up.
 
     def _primary(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
+        break_at_terminators(curves, Lights(scene, self._extent, self._lights))
         return primary_term(self, mode, scene, curves, sensor, _mix(seed, 1), *rest)
 
     def _crossing(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
@@ -336,6 +337,7 @@ class EdgeSampling(PathReplay):
             self._find_chains(scene, sensor, curves.topology)
         if self._chains is None or self._chains.size == 0:
             return nothing(FilmSplat(sensor), mode)
+        break_at_terminators(curves, Lights(scene, self._extent, self._lights))
         return specular_term(self, mode, scene, curves, self._chains, sensor, _mix(seed, 6), *rest)
 
     def _shadow(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:

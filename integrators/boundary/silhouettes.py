@@ -228,6 +228,8 @@ class Silhouettes:
         self.smooth = Smooth(families) if families else None
         self.edge_count = topology.size
         self.has_edges = topology.size > 0
+        #: of the mesh edges; `shadow.break_at_terminators` takes SMOOTH from some
+        self.flags = topology.flags if self.has_edges else mi.UInt32(0)
         self.size = self.edge_count + (self.smooth.size if self.smooth else 0)
 
     def moving(self) -> mi.Bool:
@@ -272,7 +274,7 @@ class Silhouettes:
                 mi.Vector3f(self.vertex(t.end) - a),
                 mi.Vector3f(self.vertex(t.opposite) - a),
                 mi.Vector3f(self.vertex(t.opposite_other) - a),
-                t.flags,
+                self.flags,
             )
 
     def follow(self, hit: mi.PreliminaryIntersection3f, p: mi.Point3f, active: mi.Bool) -> mi.Point3f:
@@ -391,7 +393,7 @@ class Silhouettes:
     def _on_edge(self, index: mi.UInt32, t: mi.Float, view: View, active: mi.Bool) -> CurvePoint:
         topology = self.topology
         at = lambda array: dr.gather(mi.UInt32, array, index, active)
-        flags = at(topology.flags)
+        flags = at(self.flags)
         # A seam stores the edge twice: let both copies carry half of the derivative.
         a = mi.Point3f(0.5 * (self.vertex(at(topology.start), active) + self.vertex(at(topology.start_other), active)))
         b = mi.Point3f(0.5 * (self.vertex(at(topology.end), active) + self.vertex(at(topology.end_other), active)))

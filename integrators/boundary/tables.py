@@ -38,7 +38,7 @@ class SceneTables:
             [mesh.faces_buffer() for mesh in meshes],
         )  # else keys could recur
         self.key = topology_key(meshes, [*quadrics, *tubes])
-        self.first_face, self.size = [], 0
+        self.first_face, self.size, self.any_smooth = [], 0, False
         first_vertex = []
         positions, faces, owner, smooth = [np.zeros((0, 3), np.float32)], [np.zeros((0, 3), np.int64)], [], []
         vertices = triangles = 0
@@ -81,6 +81,7 @@ class SceneTables:
             + SMOOTH * (e.smooth & plain)
             + UNIFORM * (e.uniform & plain)
         )
+        self.any_smooth = bool((e.smooth & plain).any())
         shape_of = np.concatenate(owner)
         self.owner, self.owner_other = index(shape_of[e.first_face]), index(shape_of[e.last_face])
 

@@ -117,6 +117,8 @@ CASES: tuple[Case, ...] = (
     _case("mesh-approaches", "mesh", "object.vertex_positions translate:z", _I, _P),
     _case("mesh-open-moves", "mesh", _MOVE, _I, _P, mesh="quad.ply"),
     _case("mesh-bowl-turns", "mesh", "object.vertex_positions rotate:x", _I, _P, mesh="bowl.ply", max_depth=1),
+    _case("terminator-moves", "terminator", _MOVE, _I, _P, quick=True),
+    _case("terminator-camera", "terminator", "camera.to_world translate:x", _I, _P, _C),
     _case("mesh-smooth-moves", "mesh", _MOVE, _I, _P, mesh="sphere-fine.ply", flat="false"),
     _case("mesh-smooth-coarse-moves", "mesh", _MOVE, _I, _P, mesh="sphere.ply", flat="false"),
     _case("mesh-flat-sphere-moves", "mesh", _MOVE, _I, _P, quick=True, mesh="sphere.ply"),
@@ -369,6 +371,8 @@ INTERIOR_SLOPES: dict[str, float] = {
     "shadow-spot-camera": 0.32,
     "shadow-spot-light": 0.13,
     "shadow-spot-receiver": 0.13,
+    "terminator-camera": 0.42,
+    "terminator-moves": 0.35,
 }
 
 #: Estimators that declare a bias: how far off they may be, by fields of `comparison.Settings`.
