@@ -40,6 +40,10 @@ WORTH_GUIDING = 256
 TOUCH = 1e-3
 
 
+#: Distance from the limb of a round body at which its radiance is looked at, in gaps (1e-4 radii): cos θ = 0.006.
+AT_LIMB = 0.2
+
+
 def side_distance(film: FilmSplat) -> mi.Float:
     """ε of (E4) in pixels."""
     return dr.opaque(mi.Float, SIDE_PIXELS + SIDE_RELATIVE * float(max(film.size + film.offset)))
@@ -242,7 +246,12 @@ def primary_term(
         d = mi.Vector3f(dr.detach(ray.d))
         start = mi.Point3f(dr.select(exact, mi.Vector3f(point.beside(outward, -d)), mi.Vector3f(p)))
         side = dr.dot(normal, camera.project_tangent(p, outward, aperture))
-        low, high = point.sides(normal, side_distance(film), lambda v: camera.project_tangent(p, v, aperture))
+        # A round body's radiance changes with the cosine, the root of the distance from its limb: look closer there
+        limb = (index >= curves.edge_count) & (index < curves.size)
+        near_limb = AT_LIMB * dr.norm(camera.project_tangent(p, outward * point.gap, aperture))
+        ε = side_distance(film)
+        ε = dr.select(limb, dr.clip(near_limb, ε - SIDE_PIXELS, ε), ε)
+        low, high = point.sides(normal, ε, lambda v: camera.project_tangent(p, v, aperture))
         beside = Beside(exact, side > 0, start, d, low, high)
         if not see_through:
             active &= visible(scene, mi.Ray3f(ray), start, exact, active)
