@@ -318,7 +318,8 @@ class EdgeSampling(PathReplay):
     # Each term draws its own numbers: correlated terms would not be wrong, but their noise would add up.
 
     def _primary(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
-        break_at_terminators(curves, Lights(scene, self._extent, self._lights))
+        if self.max_depth >= 2:
+            break_at_terminators(curves, Lights(scene, self._extent, self._lights))
         return primary_term(self, mode, scene, curves, sensor, _mix(seed, 1), *rest)
 
     def _crossing(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:

@@ -72,4 +72,5 @@ class Frames:
             p = mi.Point3f(dr.select(here, mi.Vector3f(world), mi.Vector3f(p)))
         gap = mi.Float(1e-4 * self.z)
         none = mi.Vector3f(0)
-        return CurvePoint(p, tangent, inner, mi.Bool(active), mi.Bool(False), gap, mi.Bool(False), none, none)
+        no, zero = mi.Bool(False), mi.Float(0)
+        return CurvePoint(p, tangent, inner, mi.Bool(active), no, gap, no, none, none, zero)

@@ -39,9 +39,8 @@ WORTH_GUIDING = 256
 #: What lies closer in front of a curve point than this fraction of its distance does not hide it.
 TOUCH = 1e-3
 
-
-#: Distance from the limb of a round body at which its radiance is looked at, in gaps (1e-4 radii): cos θ = 0.006.
-AT_LIMB = 0.2
+#: Rays keep this distance from the limb of a round body, in distances from the camera: some float32 round-off.
+FLOAT_LIMB = 1e-6
 
 
 def side_distance(film: FilmSplat) -> mi.Float:
@@ -247,10 +246,10 @@ def primary_term(
         start = mi.Point3f(dr.select(exact, mi.Vector3f(point.beside(outward, -d)), mi.Vector3f(p)))
         side = dr.dot(normal, camera.project_tangent(p, outward, aperture))
         # A round body's radiance changes with the cosine, the root of the distance from its limb: look closer there
-        limb = (index >= curves.edge_count) & (index < curves.size)
-        near_limb = AT_LIMB * dr.norm(camera.project_tangent(p, outward * point.gap, aperture))
+        closer = dr.maximum(point.limb, FLOAT_LIMB * dr.norm(mi.Vector3f(ray.o - p)))
+        closer = dr.norm(camera.project_tangent(p, outward * closer, aperture))
         ε = side_distance(film)
-        ε = dr.select(limb, dr.clip(near_limb, ε - SIDE_PIXELS, ε), ε)
+        ε = dr.select(point.limb > 0, dr.clip(closer, ε - SIDE_PIXELS, ε), ε)
         low, high = point.sides(normal, ε, lambda v: camera.project_tangent(p, v, aperture))
         beside = Beside(exact, side > 0, start, d, low, high)
         if not see_through:

@@ -133,7 +133,7 @@ def break_at_terminators(curves: Silhouettes, lights: Lights) -> None:
         return
     with dr.suspend_grad():
         for number, kind in enumerate(lights.kinds):
-            if kind != SKY:  # what an edge's two faces hide of an even sky is the same
+            if kind != SKY:  # what an edge's two faces hide of an even sky is the same; an uneven one is a limit
                 ends = seen_from_both_sides(curves, lights, number)
                 curves.flags = dr.select(ends, curves.flags & ~mi.UInt32(SMOOTH), curves.flags)
 

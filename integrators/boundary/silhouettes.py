@@ -37,6 +37,9 @@ CONTACT = 30
 #: How far from a crease towards the opposite vertex one looks: in parts of that way, and in ε.
 INSIDE, INSIDE_SIDES = 0.25, 4
 
+#: Distance from the limb of a round body, in radii, at which its radiance is looked at: cos θ = 0.006.
+AT_LIMB = 2e-5
+
 
 @dataclass
 class CurvePoint:
@@ -51,6 +54,7 @@ class CurvePoint:
         gap: distance at which a ray passes beside the curve.
         tube: it belongs to a hair-like curve, which rays that start inside do not hit.
         into0, into1: vectors from p to the vertices of the faces of an edge that are not on it, detached; 0 elsewhere.
+        limb: of a round body, the distance from its limb at which its radiance is that of the limb; 0 elsewhere.
     """
 
     p: mi.Point3f
@@ -62,6 +66,7 @@ class CurvePoint:
     tube: mi.Bool
     into0: mi.Vector3f
     into1: mi.Vector3f
+    limb: mi.Float
 
     def outward(self, d: mi.Vector3f) -> mi.Vector3f:
         """Unit normal of the plane through the tangent and d, pointing away from the occluder."""
@@ -109,6 +114,7 @@ def pick(choice: mi.Bool, a: CurvePoint, b: CurvePoint) -> CurvePoint:
         either(a.tube, b.tube),
         either(a.into0, b.into0),
         either(a.into1, b.into1),
+        either(a.limb, b.limb),
     )
 
 
@@ -342,7 +348,7 @@ class Silhouettes:
         e = dr.detach(mi.Vector3f(b - a))
         p = mi.Point3f(a + dr.detach(t) * (b - a))
         none = mi.Vector3f(0)
-        return CurvePoint(p, e, none, mi.Bool(False), active, mi.Float(0), mi.Bool(False), none, none)
+        return CurvePoint(p, e, none, mi.Bool(False), active, mi.Float(0), mi.Bool(False), none, none, mi.Float(0))
 
     @staticmethod
     def lune(e: mi.Vector3f, c0: mi.Vector3f, c1: mi.Vector3f, flags: mi.UInt32) -> tuple[mi.Float, mi.Vector3f]:
@@ -371,7 +377,7 @@ class Silhouettes:
             e = mi.Vector3f(self.vertex(at(t.end), on_mesh) - a)
             c0 = mi.Vector3f(self.vertex(at(t.opposite), on_mesh) - a)
             c1 = mi.Vector3f(self.vertex(at(t.opposite_other), on_mesh) - a)
-            angle, first = self.lune(e, c0, c1, at(t.flags))
+            angle, first = self.lune(e, c0, c1, at(self.flags))
             axis = dr.normalize(e)
             # From the second face to the opposite of the first, in the sense that turns away from the first
             turn = dr.normalize(c0 - axis * dr.dot(axis, c0))
@@ -406,7 +412,8 @@ class Silhouettes:
             silhouette, crease = classify(view.toward(a), e, c0, c1, flags)
             gap = GAP * dr.maximum(dr.norm(a), dr.norm(b)) + 0.1 * GAP * dr.norm(e)
             into0, into1 = mi.Vector3f(c0 - t * e), mi.Vector3f(c1 - t * e)
-        return CurvePoint(p, e, c0, silhouette & active, crease & active, gap, mi.Bool(False), into0, into1)
+        no = mi.Bool(False)
+        return CurvePoint(p, e, c0, silhouette & active, crease & active, gap, no, into0, into1, mi.Float(0))
 
     def _on_smooth(self, index: mi.UInt32, t: mi.Float, view: View, active: mi.Bool) -> CurvePoint:
         assert self.smooth is not None
@@ -419,5 +426,6 @@ class Silhouettes:
                 flat = (index < self.quadrics.size) & (kind == DISK)
             gap = GAP * dr.norm(dr.detach(p)) + dr.select(flat, GAP, GAP_SMOOTH) * radius
             tube = index >= (self.quadrics.size if self.quadrics else 0)
-        none = mi.Vector3f(0)
-        return CurvePoint(p, tangent, inner, valid & active, mi.Bool(False), gap, mi.Bool(tube), none, none)
+        none, tube = mi.Vector3f(0), mi.Bool(tube)
+        limb = dr.select(flat | tube, 0, AT_LIMB * radius)
+        return CurvePoint(p, tangent, inner, valid & active, mi.Bool(False), gap, tube, none, none, limb)
