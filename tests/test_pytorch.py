@@ -33,7 +33,7 @@ def test_without_pytorch_the_function_says_what_to_install(scene, monkeypatch):
         TorchRender(scene, KEY)
 
 
-def test_the_picture_is_that_of_the_scene(torch, scene):
+def test_the_picture_is_that_of_the_scene(torch, scene, variant):
     from pathtracer.pytorch import TorchRender
 
     render = TorchRender(scene, [KEY, LAMP], spp=256)
@@ -44,7 +44,10 @@ def test_the_picture_is_that_of_the_scene(torch, scene):
     expected = 0.5 * own.render(spp=1024)
     np.testing.assert_allclose(image.numpy().mean(axis=(0, 1)), expected.mean(axis=(0, 1)), rtol=0.03)
     np.testing.assert_allclose(image.numpy(), expected, atol=0.1)
-    assert torch.allclose(render({}, seed=3), render({}, seed=3)) and not torch.allclose(render({}), render({}))
+    a, b = render({}, seed=3), render({}, seed=3)
+    # the order of sums on a GPU is not fixed
+    assert torch.equal(a, b) if "llvm" in variant else torch.allclose(a, b)
+    assert not torch.allclose(render({}), render({}))
 
 
 def test_gradients_agree_with_finite_differences(torch, scene):

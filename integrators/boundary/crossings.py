@@ -27,12 +27,13 @@ import mitsuba as mi
 import numpy as np
 
 from .camera import FilmMap
+from .curve_point import CONTACT
 from .distribution import Discrete, stratified
 from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
 from .primary import Beside, jump_across, side_distance
-from .silhouettes import CONTACT, GAP, GAP_SMOOTH, Silhouettes
+from .silhouettes import GAP, GAP_SMOOTH, Silhouettes
 from .stream import Stream
 from .tables import MESH, QUADRIC
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import drjit as dr
 import mitsuba as mi
 
+from .curve_point import CurvePoint
 from .lights import Lights
-from .silhouettes import CurvePoint
 
 #: Distance of that edge from the projector, relative to the scene's size; what lies closer is not lit at the edge.
 NEAR = 0.02

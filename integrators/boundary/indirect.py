@@ -32,6 +32,7 @@ import mitsuba as mi
 
 from ..near_field import near_weight
 from .camera import FilmMap
+from .curve_point import CONTACT, CurvePoint
 from .distribution import Discrete
 from .estimate import Contribution, estimate
 from .film import FilmSplat
@@ -40,7 +41,7 @@ from .importance import Connection, importance_walk, reaches_back
 from .lights import Lights, arriving, reached
 from .primary import TOUCH
 from .shadow import ShadowCurves
-from .silhouettes import CONTACT, GAP, CurvePoint, Silhouettes
+from .silhouettes import GAP, Silhouettes
 from .view import View
 
 #: Distance of a receiver from a curve at which `receivers.py` takes half of the integral, in extents of the scene.

@@ -24,6 +24,7 @@ import drjit as dr
 import mitsuba as mi
 
 from .camera import FilmMap
+from .curve_point import CurvePoint, pick
 from .distribution import Discrete
 from .estimate import Contribution, estimate
 from .film import FilmSplat
@@ -31,7 +32,7 @@ from .frames import Frames
 from .guiding import Numbers
 from .lights import AREA, DELTA, SKY, Lights, LightVertex, arriving, reached, unshadowed
 from .primary import side_distance, transparent, visible
-from .silhouettes import CurvePoint, Silhouettes, classify, pick
+from .silhouettes import Silhouettes, classify
 from .tables import NON_MANIFOLD, OPEN, SMOOTH
 
 
@@ -67,18 +68,24 @@ class ShadowCurves:
     def _edges(curves: Silhouettes, lights: Lights, number: int) -> mi.Float:
         a, e, c0, c1, flags = curves.all_edges()
         seen = lights.viewpoint(number)
+        always = (flags & (OPEN | NON_MANIFOLD)) != 0
+        n0, n1 = dr.cross(e, c0), dr.cross(c1, e)
         length = dr.norm(e)
         if seen is None:  # environment: the share of directions from which this edge is a silhouette
-            n0, n1 = dr.cross(e, c0), dr.cross(c1, e)
             bend = dr.atan2(dr.norm(dr.cross(n0, n1)), dr.dot(n0, n1)) / dr.pi
-            return length * dr.select((flags & (OPEN | NON_MANIFOLD)) != 0, 1, bend)
+            return length * dr.select(always, 1, bend)
         view, radius = seen
-        d = view.toward(a)
-        between = seen_from_both_sides(curves, lights, number)
         if radius is None:
+            d = view.toward(a)
+            silhouette, _ = classify(d, e, c0, c1, flags)
             angle = dr.norm(dr.cross(e, d)) / dr.squared_norm(d)
-            return dr.select(between, dr.minimum(angle, length / dr.norm(d) * 4), 0)
-        return dr.select(between, length / (dr.norm(d + 0.5 * e) + radius), 0)
+            return dr.select(silhouette, dr.minimum(angle, length / dr.norm(d) * 4), 0)
+        # A face plane that no point of the light can cross shows the same side to all of it
+        d = view.toward(a)
+        s0, s1 = dr.dot(n0, d) / dr.norm(n0), dr.dot(n1, d) / dr.norm(n1)
+        reach = radius * 1.0001
+        same = ((s0 > reach) & (s1 > reach)) | ((s0 < -reach) & (s1 < -reach))
+        return dr.select(same & ~always, 0, length / (dr.norm(d + 0.5 * e) + radius))
 
     @staticmethod
     def _smooth(curves: Silhouettes, lights: Lights, number: int) -> mi.Float:
@@ -107,35 +114,23 @@ class ShadowCurves:
         return pick(~framed, other, frame)
 
 
-def seen_from_both_sides(curves: Silhouettes, lights: Lights, number: int) -> mi.Bool:
-    """The mesh edges that may be silhouettes for some point of a light (not an environment)."""
-    a, e, c0, c1, flags = curves.all_edges()
-    seen = lights.viewpoint(number)
-    assert seen is not None
-    view, radius = seen
-    d = view.toward(a)
-    if radius is None:
-        return classify(d, e, c0, c1, flags)[0]
-    # A face plane that no point of the light can cross shows the same side to all of it
-    n0, n1 = dr.normalize(dr.cross(e, c0)), dr.normalize(dr.cross(c1, e))
-    s0, s1, reach = dr.dot(n0, d), dr.dot(n1, d), radius * 1.0001
-    same = ((s0 > reach) & (s1 > reach)) | ((s0 < -reach) & (s1 < -reach))
-    return ~same | ((flags & (OPEN | NON_MANIFOLD)) != 0)
-
-
 def break_at_terminators(curves: Silhouettes, lights: Lights) -> None:
     """Let the camera see jumps across edges of smoothly shaded meshes that have a light behind one of their faces.
 
     A face that is turned away from a light lies in its own body's shadow, however bright its interpolated normals: the
-    light ends at the edge. It is the mesh's edge that moves, on the film, like any crease.
+    light ends at the edge. It is the mesh's edge that moves, on the film, like any crease. Lamps are taken for their
+    centres: edges that only a part of a lamp sees from both sides are many on a fine mesh, and show next to no jump.
     """
     if not curves.topology.any_smooth:
         return
     with dr.suspend_grad():
-        for number, kind in enumerate(lights.kinds):
-            if kind != SKY:  # what an edge's two faces hide of an even sky is the same; an uneven one is a limit
-                ends = seen_from_both_sides(curves, lights, number)
-                curves.flags = dr.select(ends, curves.flags & ~mi.UInt32(SMOOTH), curves.flags)
+        a, e, c0, c1, flags = curves.all_edges()
+        for number in range(lights.size):
+            seen = lights.viewpoint(number)
+            if seen is None:  # what an edge's two faces hide of an even sky is the same; an uneven one is a limit
+                continue
+            ends, _ = classify(seen[0].toward(a), e, c0, c1, flags)
+            curves.flags = dr.select(ends, curves.flags & ~mi.UInt32(SMOOTH), curves.flags)
 
 
 def shadow_term(

@@ -33,7 +33,7 @@ def table_text(name: str, results: Path) -> str | None:
     path = results / f"{file}.json"
     if not path.is_file():
         return None
-    if file == "speed":  # written by benchmarks/speed.py
+    if file.startswith("speed"):  # written by benchmarks/speed.py
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         where = f"{record['processor']}, {record['cores']} cores, {record['variant']}, Mitsuba {record['mitsuba']}"
         size = f"{record['resolution']} x {record['resolution']}, {record['spp']} samples, {record['rounds']} rounds"

@@ -320,6 +320,7 @@ def speed_table(record: Record) -> str:
 #: name of the marker -> (result file, table)
 TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "speed": ("speed", speed_table),
+    "speed-cuda": ("speed-cuda", speed_table),
     "estimators": ("estimators", estimators_table),
     "summary": ("estimators", summary_table),
     "projective": ("projective", projective_table),

@@ -119,6 +119,10 @@ def compare(
             result.verdict, result.decisive = judge(result.tests, alpha)
             if result.verdict is Verdict.PASS:
                 break
+            if not any(np.any(x) for x in (reference.view, reference.images, gradient.images)):
+                black = "the image is black and stays so: there is nothing to compare"
+                result.reason = f"{bound.motion}: {black}; look at it: pathtracer render"
+                break
             if result.verdict is Verdict.FAIL:
                 if failed or not np.any(gradient.images):
                     break

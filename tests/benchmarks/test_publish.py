@@ -109,7 +109,7 @@ def test_published_tables_and_plots_are_those_of_the_results(repository):
 
 
 def test_every_result_that_is_kept_says_how_it_came_about(repository):
-    for name in {file for file, _ in TABLES.values()} - {"speed"}:
+    for name in {file for file, _ in TABLES.values() if not file.startswith("speed")}:
         path = RESULTS / f"{name}.json"
         if path.is_file():
             record = read_result(path)

@@ -74,7 +74,9 @@ def test_noise_along_a_fold_is_bounded(motion: str) -> None:
 def test_materials_and_lights_do_not_know_it(case: str, motion: str) -> None:
     a, b = (images(case, motion, f"edge_sampling:near={near},max_depth=4", 16, 1) for near in (0, 4))
     assert np.abs(a).max() > 0
-    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(a).max())  # the order of sums on a GPU is not fixed
+    if "llvm" in mi.variant():  # the order of sums on a GPU is not fixed
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(a).max())
 
 
 def test_the_image_does_not_know_it() -> None:

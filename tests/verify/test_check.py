@@ -99,6 +99,20 @@ def test_parameter_without_effect_passes_as_zero(plane):
     assert row.verdict is Verdict.PASS, row.reason
 
 
+def test_a_black_picture_is_said_to_be_black_and_costs_no_budget():
+    scene = {
+        "type": "scene",
+        "integrator": {"type": "path", "max_depth": 2},
+        "camera": {"type": "perspective", "film": {"type": "hdrfilm", "width": 16, "height": 16}},
+        "ball": {"type": "sphere", "center": [0, 0, 4]},
+        "lamp": {"type": "point", "position": [0, 0, 9]},
+    }
+    report = check_gradients(scene, "ball.to_world translate:x", "edge_sampling", budget=30)
+    found = report.comparisons[0]
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "the image is black" in found.reason and found.seconds < 25
+
+
 def test_same_seed_gives_the_same_report(plane):
     options = {"cache": False, "seed": 7, "backward": False}
     first, second = (check_gradients(plane, SMOOTH, "path_replay", **options) for _ in range(2))
