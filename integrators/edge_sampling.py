@@ -380,7 +380,8 @@ class EdgeSampling(PathReplay):
 
 def _mix(seed: Any, term: int) -> mi.UInt32:
     """A seed of its own for each term; in memory, or every seed would compile kernels of its own."""
-    mixed = mi.sample_tea_32(mi.UInt32(seed), mi.UInt32(0x9E3779B9 * term & 0xFFFFFFFF))[0]
+    seed = seed if dr.is_jit_v(seed) else dr.opaque(mi.UInt32, seed)
+    mixed = mi.sample_tea_32(mi.UInt32(seed), dr.opaque(mi.UInt32, 0x9E3779B9 * term & 0xFFFFFFFF))[0]
     dr.make_opaque(mixed)
     return mixed
 

@@ -67,7 +67,7 @@ def lanes_that_hit(scene: mi.Scene, sampler: Any, ray: mi.Ray3f) -> Lanes:
     if recording() or width < WORTH_LOOKING or not isinstance(sampler, ScrambledSobol):
         return everything
     ray = dr.detach(ray)
-    dr.eval(ray)
+    dr.eval(ray, sampler.order, sampler.key)
     first = dr.arange(mi.UInt32, width // sampler.spp) * sampler.spp
     if dr.count(scene.ray_test(_gathered(ray, first)))[0] > MOSTLY * dr.width(first):
         return everything

@@ -28,6 +28,7 @@ import numpy as np
 
 from .camera import FilmMap
 from .curve_point import CONTACT
+from .deliver import tangent_of
 from .distribution import Discrete, stratified
 from .estimate import Contribution, estimate
 from .film import FilmSplat
@@ -281,25 +282,24 @@ def crossing_term(
     film, camera = FilmSplat(sensor, integrator.aovs.names), FilmMap(sensor)
     probe = Probe(scene, camera)
 
-    def evaluate(numbers: Numbers, attach: bool) -> Contribution:
+    def evaluate(numbers: Numbers) -> Contribution:
         item, inside, probability = where.sample(numbers.place)
         random = numbers.random
         lens = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
         x, normal = probe.look(curves, film, item, inside, lens, random, probability > 0)
         active = x.valid
-        motion = mi.Float(0)
-        if attach:
-            with dr.resume_grad():
-                p = meeting_point(curves, x, active)
-                drift = integrator.film_velocity(scene, sensor, x.u, lens, random)
-                motion = dr.dot(normal, mi.Vector2f(camera.project(p, lens)) - drift)
-                motion = dr.select(active & dr.isfinite(motion), motion, 0)
+        with dr.resume_grad():
+            p = meeting_point(curves, x, active)
+            drift = integrator.film_velocity(scene, sensor, x.u, lens, random)
+            motion = dr.dot(normal, mi.Vector2f(camera.project(p, lens)) - drift)
+            motion = dr.select(active & dr.isfinite(motion), motion, 0)
         weight = dr.select(active, 0.5 * dr.pi * mi.Float(x.count) / (LENGTH * probability * numbers.density), 0)
         u = x.u
-        dr.eval(u, normal, weight, active, numbers.cell)
+        tangent = tangent_of(mode, motion)
+        dr.eval(u, normal, weight, active, numbers.cell, random, tangent)
         sides = Beside.neither(normal, side_distance(film))
         jump = jump_across(integrator, scene, camera, u, lens, sides, random, active)
-        return Contribution(u, motion, weight=weight, **jump)
+        return Contribution(u, motion, weight=weight, tangent=tangent, **jump)
 
     with dr.suspend_grad():
         where = Discrete(dr.ones(mi.Float, film_cells(film)))

@@ -18,6 +18,17 @@ def nothing(film: FilmSplat, mode: dr.ADMode) -> mi.TensorXf | None:
     return film.image(mi.Point2f(0), mi.Spectrum(0), mi.Float(0), dr.zeros(mi.Ray3f).wavelengths)
 
 
+def tangent_of(mode: dr.ADMode, motion: mi.Float) -> mi.Float | None:
+    """The derivative of an attached motion in forward mode, None if there is none.
+
+    Terms evaluate it in one kernel with what it is made of, instead of making that again for the film.
+    """
+    with dr.resume_grad():
+        if mode != dr.ADMode.Forward or not dr.grad_enabled(motion):
+            return None
+        return mi.Float(dr.detach(dr.forward_to(motion, flags=dr.ADFlag.ClearInterior)))
+
+
 def deliver(
     mode: dr.ADMode,
     film: FilmSplat,
@@ -46,16 +57,17 @@ def deliver(
     Returns:
         The derivative image in forward mode.
     """
-    with dr.resume_grad():
-        moves = dr.grad_enabled(motion)
-    if not moves and tangent is None:
+    if mode == dr.ADMode.Forward:
+        tangent = tangent_of(mode, motion) if tangent is None else tangent
+        moves = tangent is not None
+    else:
+        with dr.resume_grad():
+            moves = dr.grad_enabled(motion)
+    if not moves:
         return nothing(film, mode)
     alpha = mi.Float(0) if alpha is None else alpha
     wavelengths = dr.zeros(mi.Ray3f).wavelengths if wavelengths is None else wavelengths
     if mode == dr.ADMode.Forward:
-        if tangent is None:
-            with dr.resume_grad():
-                tangent = dr.detach(dr.forward_to(motion, flags=dr.ADFlag.ClearNone))
         weight = scale * tangent
         δvalue = value * weight
         fine = dr.all(dr.isfinite(δvalue)) & (weight != 0)

@@ -22,6 +22,7 @@ class Discrete:
         dr.make_opaque(cumulative)  # also where all weights are a literal zero, which Dr.Jit would resize in place
         self.cumulative = cumulative
         self.total = dr.gather(mi.Float64, cumulative, dr.opaque(mi.UInt32, self.size - 1))
+        dr.make_opaque(self.total)  # a pilot and the main call share their kernels
 
     def sample(self, number: mi.Float64) -> tuple[mi.UInt32, mi.Float, mi.Float]:
         """Pick an item.

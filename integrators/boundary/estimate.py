@@ -46,8 +46,7 @@ class Contribution:
     aovs: Sequence[mi.Float] = ()
 
 
-#: evaluate(numbers, attach): attach is whether motion shall carry derivatives
-Evaluate = Callable[[Numbers, bool], Contribution]
+Evaluate = Callable[[Numbers], Contribution]
 
 
 def estimate(
@@ -75,12 +74,13 @@ def estimate(
         guiding = Guiding(memory[1], film_key(memory[0], film), cells, where)
         pilot = count // PILOT_SHARE
         if guiding.cold and pilot >= PILOT_LEAST:
-            random = Stream(mi.sample_tea_32(seed, 0x51A7)[0], dr.arange(mi.UInt32, pilot))
-            numbers = cells.draw(pilot, random, None)
-            guiding.learn(numbers, magnitude(evaluate(numbers, False)), keep=0)
+            other = mi.sample_tea_32(seed, 0x51A7)[0]
+            dr.make_opaque(other)
+            numbers = cells.draw(pilot, Stream(other, dr.arange(mi.UInt32, pilot)), guiding.choice())
+            guiding.learn(numbers, magnitude(evaluate(numbers)), keep=0)  # the kernels are those of the main call
         choice = guiding.choice()
     numbers = cells.draw(count, Stream(seed, dr.arange(mi.UInt32, count)), choice)
-    found = evaluate(numbers, True)
+    found = evaluate(numbers)
     if guiding is not None:
         guiding.learn(numbers, magnitude(found))
     scale = found.weight / dr.opaque(mi.Float, count)

@@ -26,6 +26,7 @@ import mitsuba as mi
 import numpy as np
 
 from .camera import FilmMap
+from .deliver import tangent_of
 from .device import upload
 from .distribution import Discrete
 from .estimate import Contribution, estimate
@@ -199,7 +200,7 @@ def horizon_term(
     """
     film, camera = FilmSplat(sensor, integrator.aovs.names), FilmMap(sensor)
 
-    def evaluate(numbers: Numbers, attach: bool) -> Contribution:
+    def evaluate(numbers: Numbers) -> Contribution:
         index, number, probability = where.sample(numbers.place)
         random = numbers.random
         lens = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
@@ -218,21 +219,20 @@ def horizon_term(
         normal = dr.normalize(mi.Vector2f(du.y, -du.x))
         u = camera.project(p, lens)
         active &= film.inside(u) & camera.in_front(p) & dr.isfinite(normal.x) & dr.isfinite(normal.y)
-        motion = mi.Float(0)
-        if attach:
-            with dr.resume_grad():
-                attached = horizons.triangle(index)
-                facing = attached.facing(b, camera.attached_view(lens))
-                x = mi.Point3f(attached.point(b) - gradient * (facing / dr.squared_norm(gradient)))
-                drift = integrator.film_velocity(scene, sensor, u, lens, random)
-                motion = dr.dot(normal, mi.Vector2f(camera.project(x, lens)) - drift)
-                motion = dr.select(active & dr.isfinite(motion), motion, 0)
+        with dr.resume_grad():
+            attached = horizons.triangle(index)
+            facing = attached.facing(b, camera.attached_view(lens))
+            x = mi.Point3f(attached.point(b) - gradient * (facing / dr.squared_norm(gradient)))
+            drift = integrator.film_velocity(scene, sensor, u, lens, random)
+            motion = dr.dot(normal, mi.Vector2f(camera.project(x, lens)) - drift)
+            motion = dr.select(active & dr.isfinite(motion), motion, 0)
         active &= turns_away(scene, camera, film, u, normal, lens, active)
         weight = dr.select(active, 0.5 * dr.pi * width * count / (probability * numbers.density), 0)
-        dr.eval(u, normal, weight, active, numbers.cell)
+        tangent = tangent_of(mode, motion)
+        dr.eval(u, normal, weight, active, numbers.cell, random, tangent)
         sides = Beside.neither(normal, side_distance(film))
         jump = jump_across(integrator, scene, camera, u, lens, sides, random, active)
-        return Contribution(u, motion, weight=weight, **jump)
+        return Contribution(u, motion, weight=weight, tangent=tangent, **jump)
 
     with dr.suspend_grad():
         where = Discrete(horizons.weights(camera, film))

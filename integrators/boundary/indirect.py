@@ -33,6 +33,7 @@ import mitsuba as mi
 from ..near_field import near_weight
 from .camera import FilmMap
 from .curve_point import CONTACT, CurvePoint
+from .deliver import tangent_of
 from .distribution import Discrete
 from .estimate import Contribution, estimate
 from .film import FilmSplat
@@ -121,9 +122,8 @@ def near_end(
     point: CurvePoint,
     ω: mi.Vector3f,
     active: mi.Bool,
-    attach: bool,
     standing: bool,
-) -> tuple[mi.Point3f, mi.Vector3f, mi.SurfaceInteraction3f, mi.Point3f]:
+) -> tuple[mi.Point3f, mi.Vector3f, mi.PreliminaryIntersection3f, mi.SurfaceInteraction3f, mi.Point3f]:
     """x_S: what the line through a curve point hits in direction −ω.
 
     Args:
@@ -131,8 +131,8 @@ def near_end(
             x_S and from a light at once, one of the two terms must have it.
 
     Returns:
-        The start of the line, just clear of the occluder; the outward normal n; x_S detached, ready for a walk; and x_S
-        attached to its surface.
+        The start of the line, just clear of the occluder; the outward normal n; what it meets; x_S detached, ready for
+        a walk; and x_S attached to its surface.
     """
     outward = point.outward(ω)
     start = point.beside(outward, -ω if standing else None)
@@ -144,9 +144,9 @@ def near_end(
     if not standing:
         past = goes_past(scene, point, outward, ray, hit, si, active & si.is_valid())
         si.t = dr.select(past, si.t, dr.inf)
-    with dr.resume_grad(when=attach):
+    with dr.resume_grad():
         attached = curves.follow(hit, si.p, active)
-    return start, outward, dr.detach(si), attached
+    return start, outward, hit, dr.detach(si), attached
 
 
 def segment_motion(
@@ -187,16 +187,16 @@ def indirect_shadow_term(
     """One launch of (E8) towards lights, for receivers that the camera sees after at least one bounce."""
     film, camera = FilmSplat(sensor), FilmMap(sensor)
 
-    def evaluate(numbers: Numbers, attach: bool) -> Contribution:
+    def evaluate(numbers: Numbers) -> Contribution:
         light, index, t, probability = where.sample(numbers.place)
         active = probability > 0
-        with dr.resume_grad(when=attach):
+        with dr.resume_grad():
             y = lights.sample(light, numbers.other, active)
             point = where.point(light, index, t, y)
         active &= point.silhouette & (y.density > 0)
         p_B, p_y = dr.detach(mi.Point3f(point.p)), dr.detach(mi.Point3f(y.p))
         ω = dr.select(y.far, mi.Vector3f(p_y), dr.normalize(mi.Vector3f(p_y - p_B)))
-        start, outward, si, near = near_end(scene, curves, point, ω, active, attach, standing=False)
+        start, outward, near_hit, si, near = near_end(scene, curves, point, ω, active, standing=False)
         active &= si.is_valid()
         at_B = dr.zeros(mi.SurfaceInteraction3f, dr.width(active))
         at_B.p = start
@@ -205,9 +205,10 @@ def indirect_shadow_term(
         active &= reached(scene, y, start, size, active)
         random, most, tubes = numbers.random, integrator.max_depth - 2, curves.tubes is not None
         link = importance_walk(integrator, scene, camera, film, random, si, ω, 1, most, tubes, active)
-        dr.eval(link, L, active, numbers.cell)  # pilot and main pass share this kernel
-        with dr.resume_grad(when=attach):
+        with dr.resume_grad():
             motion = segment_motion(camera, point, outward, near, si.n, y.p, y.far, link)
+        tangent = tangent_of(mode, motion)
+        dr.eval(link, L, active, near_hit, numbers.cell, tangent)
         value = link.weight * L * dr.norm(dr.cross(point.tangent, ω))
         lamp = ~y.far & ~y.delta
         theirs = far_share(dr.norm(p_B - si.p), size)
@@ -215,7 +216,7 @@ def indirect_shadow_term(
         value *= dr.select(lamp, near_weight(integrator.near_field, si.p, p_y), 1)
         share = dr.select(y.delta, 1, 1 - theirs)
         weight = dr.select(active, -share * dr.rcp(probability * numbers.density), 0)
-        return Contribution(link.u, motion, value, weight)
+        return Contribution(link.u, motion, value, weight, tangent=tangent)
 
     with dr.suspend_grad():
         size, area = lights.extent, lights.lamp_area()
@@ -262,15 +263,15 @@ def indirect_term(
     """One launch of (E8) for light that x_D reflects; `size` is the extent of the scene."""
     film, camera = FilmSplat(sensor), FilmMap(sensor)
 
-    def evaluate(numbers: Numbers, attach: bool) -> Contribution:
+    def evaluate(numbers: Numbers) -> Contribution:
         random = numbers.random
         index, t, probability = where.choice.sample(numbers.place)
         active = probability > 0
         ω, density = curves.sample_direction(index, numbers.other, active)
-        with dr.resume_grad(when=attach):
+        with dr.resume_grad():
             point = curves.sample(index, t, View(mi.Point3f(ω), mi.Bool(True)))
         active &= point.silhouette & (density > 0)
-        start, outward, si, near = near_end(scene, curves, point, ω, active, attach, standing=True)
+        start, outward, near_hit, si, near = near_end(scene, curves, point, ω, active, standing=True)
         active &= si.is_valid()
         ray = mi.Ray3f(start, ω)
         hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
@@ -280,16 +281,18 @@ def indirect_term(
         most, tubes = integrator.max_depth - 3, curves.tubes is not None
         link = importance_walk(integrator, scene, camera, film, random, si, ω, 0, most, tubes, active)
         active &= dr.any(link.weight != 0)
-        with dr.resume_grad(when=attach):
+        with dr.resume_grad():
             far = curves.follow(hit, seen.p, active)
             motion = segment_motion(camera, point, outward, near, si.n, far, mi.Bool(False), link)
         share = 1 - far_share(dr.norm(dr.detach(mi.Vector3f(point.p)) - mi.Vector3f(si.p)), size)
         weight = dr.select(active, -share * dr.rcp(probability * density * numbers.density), 0)
-        dr.eval(ray, random, link, active, weight, seen, numbers.cell)
+        tangent = tangent_of(mode, motion)
+        dr.eval(ray, random, link, active, weight, hit, near_hit, seen, numbers.cell, tangent)
         L, _ = integrator.radiance(scene, random, mi.RayDifferential3f(ray), link.bounces + 1, active, si.p)
         L -= near_weight(integrator.near_field, si.p, seen.p) * seen.emitter(scene, active).eval(seen, active)
         dr.eval(L)
-        return Contribution(link.u, motion, link.weight * L * dr.norm(dr.cross(point.tangent, ω)), weight)
+        value = link.weight * L * dr.norm(dr.cross(point.tangent, ω))
+        return Contribution(link.u, motion, value, weight, tangent=tangent)
 
     with dr.suspend_grad():
         where = LineCurves(curves)

@@ -18,6 +18,7 @@ import drjit as dr
 import mitsuba as mi
 
 from .camera import FilmMap
+from .deliver import tangent_of
 from .distribution import Discrete
 from .estimate import Contribution, estimate
 from .film import FilmSplat
@@ -222,17 +223,17 @@ def primary_term(
     film, camera = FilmSplat(sensor, integrator.aovs.names), FilmMap(sensor)
     see_through = transparent(scene) or integrator.hide_emitters
 
-    def evaluate(numbers: Numbers, attach: bool) -> Contribution:
+    def evaluate(numbers: Numbers) -> Contribution:
         random = numbers.random
         index, t, dt, probability = where.sample(numbers.place)
         aperture = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
-        with dr.resume_grad(when=attach):
+        with dr.resume_grad():
             point = curves.sample(index, t, camera.view(aperture), with_lines=True)
             u_attached = camera.project(point.p, aperture)
         p, u = dr.detach(point.p), mi.Point2f(dr.detach(u_attached))
         du = camera.project_tangent(p, point.tangent, aperture) * dt
         perp = mi.Vector2f(du.y, -du.x)
-        with dr.resume_grad(when=attach):
+        with dr.resume_grad():
             motion = dr.dot(perp, mi.Vector2f(u_attached))
             motion = dr.select(dr.isfinite(motion), motion, 0)
         ray, _ = camera.ray(u, aperture)
@@ -255,9 +256,10 @@ def primary_term(
         if not see_through:
             active &= visible(scene, mi.Ray3f(ray), start, exact, active)
         weight = dr.select(active, dr.rcp(probability * numbers.density), 0)
-        dr.eval(u, perp, weight, active, numbers.cell, beside)
+        tangent = tangent_of(mode, motion)
+        dr.eval(u, perp, weight, active, numbers.cell, beside, random, tangent)
         jump = jump_across(integrator, scene, camera, u, aperture, beside, random, active)
-        return Contribution(u, motion, weight=weight, reach=dr.norm(perp), **jump)
+        return Contribution(u, motion, weight=weight, reach=dr.norm(perp), tangent=tangent, **jump)
 
     with dr.suspend_grad():
         where = PrimaryCurves(curves, camera, film, moving_only=not camera.moves())

@@ -21,6 +21,7 @@ import mitsuba as mi
 
 from ..near_field import NearField, near_weight
 from .camera import FilmMap
+from .deliver import tangent_of
 from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
@@ -75,7 +76,7 @@ def receiver_term(
     film, camera, size = FilmSplat(sensor), FilmMap(sensor), lights.extent
     most = integrator.max_depth - 2
 
-    def evaluate(numbers: Numbers, attach: bool) -> Contribution:
+    def evaluate(numbers: Numbers) -> Contribution:
         random = numbers.random
         index, t, probability = where.choice.sample(numbers.place)
         u = mi.Point2f(film.low + numbers.other * (film.high - film.low))
@@ -86,7 +87,7 @@ def receiver_term(
         rr_depth, hits = integrator.rr_depth, si.is_valid()
         kept = walk(scene, curves, index, t, size, random, hit, si, most, rr_depth, near_field, hits)
         active = dr.any(kept.value != 0)
-        with dr.resume_grad(when=attach):
+        with dr.resume_grad():
             point = curves.sample(index, t, View(mi.Point3f(kept.p), mi.Bool(False)))
         ω = dr.normalize(mi.Vector3f(dr.detach(mi.Point3f(point.p)) - kept.p))
         outward = point.outward(ω)
@@ -100,7 +101,7 @@ def receiver_term(
         active &= ~escapes | (kept.bounces > 0)
         moves = dr.gather(mi.Bool, moving, index) | curves.moving_hit(kept.hit, active) | curves.moving_hit(far, active)
         active &= moves | (camera_moves & (kept.bounces == 0))
-        with dr.resume_grad(when=attach):
+        with dr.resume_grad():
             near = curves.follow(kept.hit, kept.p, active)
             end = dr.select(escapes, ω, mi.Vector3f(curves.follow(far, seen.p, active)))
             link = Connection(u, mi.Spectrum(0), kept.bounces, mi.Point2f(0) if lens is None else lens)
@@ -108,14 +109,15 @@ def receiver_term(
         frame = (film.high.x - film.low.x) * (film.high.y - film.low.y)
         weight = dr.select(active, -frame * dr.rcp(probability * numbers.density), 0)
         value = kept.value * dr.detach(response)
-        dr.eval(beyond, random, kept.bounces, value, active, weight, seen, escapes, numbers.cell)
+        tangent = tangent_of(mode, motion)
+        dr.eval(beyond, random, kept, far, value, active, weight, seen, escapes, numbers.cell, tangent)
         L, _ = integrator.radiance(scene, random, mi.RayDifferential3f(beyond), kept.bounces + 1, active, kept.p)
         lit = active & ~escapes
         ours = dr.select(kept.bounces > 0, lamp_share(kept.p, seen.p, area), 0)
         theirs = (1 - ours) * near_weight(near_field, kept.p, seen.p)
         L -= dr.select(lit, theirs * seen.emitter(scene, lit).eval(seen, lit), 0)
         dr.eval(L)
-        return Contribution(u, motion, value * L, weight, None, None, onward.wavelengths)
+        return Contribution(u, motion, value * L, weight, None, None, onward.wavelengths, tangent)
 
     with dr.suspend_grad():
         where, area, near_field = LineCurves(curves), lights.lamp_area(), integrator.near_field

@@ -25,6 +25,7 @@ import mitsuba as mi
 
 from .camera import FilmMap
 from .curve_point import CurvePoint, pick
+from .deliver import tangent_of
 from .distribution import Discrete
 from .estimate import Contribution, estimate
 from .film import FilmSplat
@@ -161,12 +162,12 @@ def shadow_term(
     film, camera = FilmSplat(sensor), FilmMap(sensor)
     see_through = transparent(scene) or integrator.hide_emitters
 
-    def evaluate(numbers: Numbers, attach: bool) -> Contribution:
+    def evaluate(numbers: Numbers) -> Contribution:
         light, index, t, probability = where.sample(numbers.place)
         random = numbers.random
         aperture = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
         active = probability > 0
-        with dr.resume_grad(when=attach):
+        with dr.resume_grad():
             y = lights.sample(light, numbers.other, active)
             point = where.point(light, index, t, y)
         active &= point.silhouette & (y.density > 0)
@@ -180,7 +181,7 @@ def shadow_term(
         active &= hit.is_valid()
         receiver = hit.compute_surface_interaction(ray, mi.RayFlags.Minimal, active)
         n = mi.Vector3f(receiver.n)
-        with dr.resume_grad(when=attach):
+        with dr.resume_grad():
             X = project_through(y, point.p, curves.follow(hit, receiver.p, active), n)
             u_attached = camera.project(X, aperture)
         x, u = mi.Point3f(dr.detach(X)), mi.Point2f(dr.detach(u_attached))
@@ -188,8 +189,8 @@ def shadow_term(
         slide *= dr.select(y.far, 1, dr.norm(x - p_y) / dr.norm(p_B - p_y))
         du = camera.project_tangent(x, slide, aperture)
         perp = mi.Vector2f(du.y, -du.x)
-        with dr.resume_grad(when=attach):
-            drift = integrator.film_velocity(scene, sensor, u, aperture, random) if attach else mi.Vector2f(0)
+        with dr.resume_grad():
+            drift = integrator.film_velocity(scene, sensor, u, aperture, random)
             motion = dr.dot(perp, mi.Vector2f(u_attached) - drift)
             motion = dr.select(active & dr.isfinite(motion), motion, 0)
         normal = dr.normalize(perp)
@@ -201,9 +202,10 @@ def shadow_term(
         if share is not None:
             part -= share(x, receiver.n, p_B, -d, aperture, active)
         weight = dr.select(active, part * dr.rcp(probability * numbers.density), 0)
-        dr.eval(u, normal, perp, weight, active, numbers.cell, dr.detach(y))
+        tangent = tangent_of(mode, motion)
+        dr.eval(u, normal, perp, weight, active, numbers.cell, dr.detach(y), hit, tangent)
         jump, wavelengths = direct_jump(integrator, scene, camera, film, u, normal, aperture, y, size, active)
-        return Contribution(u, motion, jump, weight, dr.norm(perp), None, wavelengths)
+        return Contribution(u, motion, jump, weight, dr.norm(perp), None, wavelengths, tangent)
 
     with dr.suspend_grad():
         size = lights.extent

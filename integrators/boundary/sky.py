@@ -23,6 +23,7 @@ import drjit as dr
 import mitsuba as mi
 
 from .camera import FilmMap
+from .deliver import tangent_of
 from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
@@ -91,16 +92,16 @@ def sky_term(
     film, camera = FilmSplat(sensor), FilmMap(sensor)
     sky = scene.environment()
 
-    def evaluate(numbers: Numbers, attach: bool) -> Contribution:
+    def evaluate(numbers: Numbers) -> Contribution:
         index, t, probability = where.choice.sample(numbers.place)
         u = mi.Point2f(film.low + numbers.other * (film.high - film.low))
         lens = mi.warp.square_to_uniform_disk_concentric(numbers.random.next_2d()) if camera.needs_aperture else None
-        with dr.resume_grad(when=attach):
+        with dr.resume_grad():
             ray, response = camera.ray(u, lens)
         onward = mi.RayDifferential3f(dr.detach(ray))
         hit, si = first_surface(integrator, scene, onward, probability > 0)
         active = si.is_valid() & mi.has_flag(si.bsdf().flags(), mi.BSDFFlags.Smooth)
-        with dr.resume_grad(when=attach):
+        with dr.resume_grad():
             # On the tangent plane, following the receiver: a turn about the point itself does not move it
             n = mi.Vector3f(dr.detach(si.n))
             receiver = curves.follow(hit, si.p, active)
@@ -120,14 +121,16 @@ def sky_term(
         start = point.beside(outward)
         active &= ~scene.ray_test(mi.Ray3f(start, ω), active)
         active &= seen_from(scene, curves, start, si.p, si.n, active)
-        with dr.resume_grad(when=attach):
+        with dr.resume_grad():
             motion = dr.dot(dr.detach(outward), mi.Vector3f(point.p) - mi.Vector3f(X))
             motion = dr.select(active & dr.isfinite(motion), motion, 0)
         value *= dr.detach(response) * (dr.norm(dr.cross(point.tangent, ω)) / dr.square(r))
         value *= sky_share(camera, film, sky, si.p, si.n, dr.detach(mi.Point3f(point.p)), ω, lens, active)
         area = (film.high.x - film.low.x) * (film.high.y - film.low.y)
         weight = dr.select(active, -area * dr.rcp(probability * numbers.density), 0)
-        return Contribution(u, motion, value, weight, None, None, onward.wavelengths)
+        tangent = tangent_of(mode, motion)
+        dr.eval(u, value, weight, numbers.cell, hit, tangent)
+        return Contribution(u, motion, value, weight, None, None, onward.wavelengths, tangent)
 
     with dr.suspend_grad():
         where = LineCurves(curves)

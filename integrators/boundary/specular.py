@@ -195,7 +195,7 @@ def specular_term(
             motion = dr.dot(outward, mi.Vector3f(p - o) - aim.s * d) * stretch
             return dr.select(active & dr.isfinite(motion), motion, 0), None
 
-    def evaluate(numbers: Numbers, attach: bool) -> Contribution:
+    def evaluate(numbers: Numbers) -> Contribution:
         item, t, probability = where.sample(numbers.place)
         chain = item // curves.size
         index = item - chain * curves.size
@@ -215,9 +215,7 @@ def specular_term(
         active = aim.valid & (point.silhouette | point.crease) & film.inside(u)
         active &= dr.isfinite(normal.x) & dr.isfinite(du.x)
         stretch = dr.norm(du) / size
-        motion, tangent = mi.Float(0), None
-        if attach:
-            motion, tangent = segment(index, t, chain, u, lens, aim, random, outward, stretch, active)
+        motion, tangent = segment(index, t, chain, u, lens, aim, random, outward, stretch, active)
         exact = mi.Bool(False) if see_through else point.silhouette & ~point.tube
         start = mi.Point3f(
             dr.select(exact, mi.Vector3f(point.beside(outward, -d)), mi.Vector3f(dr.detach(mi.Point3f(point.p))))

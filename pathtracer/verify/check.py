@@ -175,13 +175,14 @@ def _plan(
     spent = sum(side.rate * side.spp for side in sides.values())
     if looks == 0 or left < WORTHWHILE * spent:
         return Plan()
-    if result.verdict is Verdict.FAIL:
-        share = min(1.0, left / spent)
-        more = {name: max(1, round(share * side.spp)) if side.spp else 0 for name, side in sides.items()}
-        return Plan(more["forward"], more["backward"], more["reference"], refine=not reference.refined)
     # As much as so far, so that the looks suffice for all sizes; more where they would end before the budget does. What
     # was read from disk was not spent
     seconds = min(left, max(min(spent, elapsed), left / 2 ** (looks - 1)))
+    if result.verdict is Verdict.FAIL:
+        share = min(1.0, seconds / spent)
+        more = {name: max(1, round(share * side.spp)) if side.spp else 0 for name, side in sides.items()}
+        refine = share >= WORTHWHILE and not reference.refined
+        return Plan(more["forward"], more["backward"], more["reference"], refine)
     if any(_step_too_large(test) for test in result.decisive):
         growth = seconds / (differences.rate * differences.spp)
         if growth >= WORTHWHILE:

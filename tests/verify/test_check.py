@@ -113,6 +113,19 @@ def test_a_black_picture_is_said_to_be_black_and_costs_no_budget():
     assert "the image is black" in found.reason and found.seconds < 25
 
 
+def test_a_failure_does_not_draw_a_precise_reference_of_an_earlier_run_anew(plane, tmp_path):
+    options = {"cache": tmp_path, "backward": False, "diagnosis": False}
+    (before,) = check_gradients(plane, SMOOTH, "path_replay", **options).comparisons
+    (file,) = tmp_path.glob("*.npz")
+    with np.load(file) as data:
+        kept = dict(data)
+    kept["spp"] = np.array(int(60 / kept["rate"]))  # a minute of work, by its word
+    np.savez(file, **kept)
+    (row,) = check_gradients(plane, SMOOTH, "biased_scale", **options).comparisons
+    assert row.verdict is Verdict.FAIL and row.seconds < 20
+    assert row.epsilon == before.epsilon and row.reference_spp < 1.5 * kept["spp"]
+
+
 def test_same_seed_gives_the_same_report(plane):
     options = {"cache": False, "seed": 7, "backward": False}
     first, second = (check_gradients(plane, SMOOTH, "path_replay", **options) for _ in range(2))
