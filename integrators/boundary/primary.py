@@ -11,6 +11,7 @@ Source: Li, Aittala, Durand, Lehtinen 2018, section 3; formula in docs/theory/ed
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ import drjit as dr
 import mitsuba as mi
 
 from .camera import FilmMap
+from .curve_point import CurvePoint
 from .deliver import tangent_of
 from .distribution import Discrete
 from .estimate import Contribution, estimate
@@ -47,6 +49,31 @@ FLOAT_LIMB = 1e-6
 def side_distance(film: FilmSplat) -> mi.Float:
     """ε of (E4) in pixels."""
     return dr.opaque(mi.Float, SIDE_PIXELS + SIDE_RELATIVE * float(max(film.size + film.offset)))
+
+
+def sides_of(
+    film: FilmSplat,
+    point: CurvePoint,
+    outward: mi.Vector3f,
+    normal: mi.Vector2f,
+    distance: mi.Float | None,
+    project: Callable[[mi.Vector3f], mi.Vector2f],
+) -> tuple[mi.Vector2f, mi.Vector2f]:
+    """Where to look on either side of a projected curve point, in pixels from it: against `normal`, and along it.
+
+    A round body's radiance changes with the cosine, the root of the distance from its limb: there one looks closer.
+
+    Args:
+        outward: unit vector at the point away from the occluder.
+        distance: (N,) from the camera, along the way that its ray takes; None keeps to ε, where rays pass through masks
+            or panes: each shifts them by some ray epsilons.
+        project: the change of the projected point for a displacement of the curve point.
+    """
+    ε = side_distance(film)
+    if distance is not None:
+        closer = dr.norm(project(outward * dr.maximum(point.limb, FLOAT_LIMB * distance)))
+        ε = dr.select(point.limb > 0, dr.clip(closer, ε - SIDE_PIXELS, ε), ε)
+    return point.sides(normal, ε, project)
 
 
 def visible(scene: mi.Scene, ray: mi.Ray3f, p: mi.Point3f, exact: mi.Bool | bool, active: mi.Bool) -> mi.Bool:
@@ -246,12 +273,8 @@ def primary_term(
         d = mi.Vector3f(dr.detach(ray.d))
         start = mi.Point3f(dr.select(exact, mi.Vector3f(point.beside(outward, -d)), mi.Vector3f(p)))
         side = dr.dot(normal, camera.project_tangent(p, outward, aperture))
-        # A round body's radiance changes with the cosine, the root of the distance from its limb: look closer there
-        closer = dr.maximum(point.limb, FLOAT_LIMB * dr.norm(mi.Vector3f(ray.o - p)))
-        closer = dr.norm(camera.project_tangent(p, outward * closer, aperture))
-        ε = side_distance(film)
-        ε = dr.select(point.limb > 0, dr.clip(closer, ε - SIDE_PIXELS, ε), ε)
-        low, high = point.sides(normal, ε, lambda v: camera.project_tangent(p, v, aperture))
+        distance = None if see_through else dr.norm(mi.Vector3f(ray.o - p))
+        low, high = sides_of(film, point, outward, normal, distance, lambda v: camera.project_tangent(p, v, aperture))
         beside = Beside(exact, side > 0, start, d, low, high)
         if not see_through:
             active &= visible(scene, mi.Ray3f(ray), start, exact, active)

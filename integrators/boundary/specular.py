@@ -31,7 +31,7 @@ from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
 from .indirect import LineCurves
-from .primary import TOUCH, side_distance, transparent
+from .primary import TOUCH, sides_of, transparent
 from .silhouettes import Silhouettes
 from .stream import Stream
 from .view import View
@@ -138,7 +138,7 @@ class ChainView:
             trial = mi.Point2f(u + step)
             k += 1
             going &= ~found & (k < STEPS) & dr.isfinite(step.x) & dr.isfinite(step.y)
-        return u, found & active
+        return trial, found & active  # after its last step, which is below NEAR
 
 
 def specular_term(
@@ -229,8 +229,11 @@ def specular_term(
             active &= ~scene.ray_test(hidden, active)
         weight = dr.select(active, dr.rcp(probability * numbers.density), 0)
         move = lambda v: aim.solve(-mi.Vector3f(v - d * dr.dot(d, v)))
-        sides = point.sides(normal, side_distance(film), move)
-        dr.eval(u, sides, weight, active, start, d, exact, stretch, numbers.cell)
+        distance = None
+        if not see_through:
+            distance = dr.norm(mi.Vector3f(camera.ray(u, lens)[0].o - o)) + dr.norm(mi.Vector3f(start - o))
+        sides = sides_of(film, point, outward, normal, distance, move)
+        dr.eval(u, sides, weight, active, start, d, exact, stretch, numbers.cell, tangent)
         jump, wavelengths = _jump(integrator, view, chain, u, sides, lens, start, d, exact, random, active)
         return Contribution(u, motion, jump, weight, stretch * size, None, wavelengths, tangent)
 

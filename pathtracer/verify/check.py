@@ -10,7 +10,8 @@ replicates, in looks at growing samples until the answer is clear or the budget 
 An estimator that can split its samples among its terms by their variance does so after the first look. While the
 budget lasts, a difference must show twice, the second time with twice the samples of the estimator: a share of the
 expectation that sits in rare paths looks like a bias until one of them is drawn. A step that is far too large may look
-like one too, and where the step was not halved for other reasons it is halved then.
+like one too, and where the step was not halved for other reasons it is halved then, unless an earlier run left a
+reference that takes longer to draw anew than this one has taken.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ def first_spp(sensor: Any, settings: Settings) -> tuple[int, int]:
     size = sensor.film().crop_size()
     automatic = 2 ** int(np.clip(np.log2(73_728 / (int(size[0]) * int(size[1]))), 2, 9))
     return settings.spp or automatic, settings.reference_spp or automatic
+
+
+#: Said after two looks.
+BLACK = "the image is black and stays so: there is nothing to compare; look at it: pathtracer render"
 
 
 @dataclass(frozen=True)
@@ -119,9 +124,9 @@ def compare(
             result.verdict, result.decisive = judge(result.tests, alpha)
             if result.verdict is Verdict.PASS:
                 break
-            if not any(np.any(x) for x in (reference.view, reference.images, gradient.images)):
-                black = "the image is black and stays so: there is nothing to compare"
-                result.reason = f"{bound.motion}: {black}; look at it: pathtracer render"
+            black = not any(np.any(x) for x in (reference.view, reference.images, gradient.images))
+            result.reason = f"{bound.motion}: {BLACK}" if black else ""
+            if black and look > 0:
                 break
             if result.verdict is Verdict.FAIL:
                 if failed or not np.any(gradient.images):
@@ -173,15 +178,17 @@ def _plan(
     forward, backward, differences = gradient.forward, gradient.backward, reference.differences
     sides = {"forward": forward, "backward": backward, "reference": differences}
     spent = sum(side.rate * side.spp for side in sides.values())
-    if looks == 0 or left < WORTHWHILE * spent:
+    done = min(spent, elapsed)  # what was read from disk was not spent
+    if looks == 0 or left < WORTHWHILE * done:
         return Plan()
-    # As much as so far, so that the looks suffice for all sizes; more where they would end before the budget does. What
-    # was read from disk was not spent
-    seconds = min(left, max(min(spent, elapsed), left / 2 ** (looks - 1)))
+    # As much as so far, so that the looks suffice for all sizes; more where they would end before the budget does
+    seconds = min(left, max(done, left / 2 ** (looks - 1)))
     if result.verdict is Verdict.FAIL:
-        share = min(1.0, seconds / spent)
+        anew = differences.rate * differences.spp
+        refine = not reference.refined and anew <= seconds
+        share = min(1.0, left / (spent - anew))
         more = {name: max(1, round(share * side.spp)) if side.spp else 0 for name, side in sides.items()}
-        refine = share >= WORTHWHILE and not reference.refined
+        more["reference"] = differences.spp if refine else max(1, round(min(1.0, seconds / anew) * differences.spp))
         return Plan(more["forward"], more["backward"], more["reference"], refine)
     if any(_step_too_large(test) for test in result.decisive):
         growth = seconds / (differences.rate * differences.spp)
