@@ -56,7 +56,7 @@ def sides_of(
     point: CurvePoint,
     outward: mi.Vector3f,
     normal: mi.Vector2f,
-    distance: mi.Float | None,
+    distance: mi.Float,
     project: Callable[[mi.Vector3f], mi.Vector2f],
 ) -> tuple[mi.Vector2f, mi.Vector2f]:
     """Where to look on either side of a projected curve point, in pixels from it: against `normal`, and along it.
@@ -65,14 +65,12 @@ def sides_of(
 
     Args:
         outward: unit vector at the point away from the occluder.
-        distance: (N,) from the camera, along the way that its ray takes; None keeps to ε, where rays pass through masks
-            or panes: each shifts them by some ray epsilons.
+        distance: (N,) from the camera, along the way that its ray takes.
         project: the change of the projected point for a displacement of the curve point.
     """
     ε = side_distance(film)
-    if distance is not None:
-        closer = dr.norm(project(outward * dr.maximum(point.limb, FLOAT_LIMB * distance)))
-        ε = dr.select(point.limb > 0, dr.clip(closer, ε - SIDE_PIXELS, ε), ε)
+    closer = dr.norm(project(outward * dr.maximum(point.limb, FLOAT_LIMB * distance)))
+    ε = dr.select(point.limb > 0, dr.clip(closer, ε - SIDE_PIXELS, ε), ε)
     return point.sides(normal, ε, project)
 
 
@@ -86,6 +84,39 @@ def visible(scene: mi.Scene, ray: mi.Ray3f, p: mi.Point3f, exact: mi.Bool | bool
     clearance = dr.select(exact, 0, TOUCH)
     shadow = mi.Ray3f(mi.Point3f(p + back * clearance), dr.normalize(back), dr.norm(back) * (1 - clearance), 0, [])
     return active & ~scene.ray_test(shadow, active)
+
+
+@dr.syntax
+def missed(
+    scene: mi.Scene, ray: mi.Ray3f, p: mi.Point3f, most: int, hide_emitters: bool, active: mi.Bool
+) -> mi.Vector3f:
+    """By how much a ray that goes straight on behind masks, panes and hidden emitters passes a point on it.
+
+    Mitsuba goes on from some ray epsilons behind each of them along its normal, which is sideways where it is tilted.
+
+    Args:
+        p: (N,) detached points on the rays.
+        most: number of layers that are followed.
+
+    Returns:
+        (N,) from the ray to the point, perpendicular to the ray.
+    """
+    o, d = mi.Point3f(ray.o), mi.Vector3f(ray.d)
+    going, layers = mi.Bool(active), mi.UInt32(0)
+    while dr.hint(going, label="Layers in front of a curve"):
+        onward = mi.Ray3f(o, d)
+        hit = scene.ray_intersect_preliminary(onward, coherent=False, active=going)
+        going &= hit.is_valid() & (hit.t < (1 - TOUCH) * dr.dot(mi.Vector3f(p - o), d))
+        si = hit.compute_surface_interaction(onward, mi.RayFlags.Minimal, going)
+        through = mi.has_flag(si.bsdf().flags(), mi.BSDFFlags.Null)
+        if dr.hint(hide_emitters, mode="scalar"):
+            through |= si.shape.is_emitter()
+        going &= through
+        o = mi.Point3f(dr.select(going, mi.Vector3f(si.spawn_ray(d).o), mi.Vector3f(o)))
+        layers += 1
+        going &= layers < most
+    away = mi.Vector3f(p - o)
+    return away - d * dr.dot(d, away)
 
 
 @dataclass
@@ -273,15 +304,19 @@ def primary_term(
         d = mi.Vector3f(dr.detach(ray.d))
         start = mi.Point3f(dr.select(exact, mi.Vector3f(point.beside(outward, -d)), mi.Vector3f(p)))
         side = dr.dot(normal, camera.project_tangent(p, outward, aperture))
-        distance = None if see_through else dr.norm(mi.Vector3f(ray.o - p))
+        distance = dr.norm(mi.Vector3f(ray.o - p))
         low, high = sides_of(film, point, outward, normal, distance, lambda v: camera.project_tangent(p, v, aperture))
         beside = Beside(exact, side > 0, start, d, low, high)
         if not see_through:
             active &= visible(scene, mi.Ray3f(ray), start, exact, active)
         weight = dr.select(active, dr.rcp(probability * numbers.density), 0)
         tangent = tangent_of(mode, motion)
-        dr.eval(u, perp, weight, active, numbers.cell, beside, random, tangent)
-        jump = jump_across(integrator, scene, camera, u, aperture, beside, random, active)
+        at = u
+        if see_through:
+            miss = missed(scene, mi.Ray3f(dr.detach(ray)), p, integrator.max_depth, integrator.hide_emitters, active)
+            at = mi.Point2f(u + camera.project_tangent(p, miss, aperture))
+        dr.eval(u, at, perp, weight, active, numbers.cell, beside, random, tangent)
+        jump = jump_across(integrator, scene, camera, at, aperture, beside, random, active)
         return Contribution(u, motion, weight=weight, reach=dr.norm(perp), tangent=tangent, **jump)
 
     with dr.suspend_grad():

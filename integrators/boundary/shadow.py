@@ -32,7 +32,7 @@ from .film import FilmSplat
 from .frames import Frames
 from .guiding import Numbers
 from .lights import AREA, DELTA, SKY, Lights, LightVertex, arriving, reached, unshadowed
-from .primary import side_distance, transparent, visible
+from .primary import missed, side_distance, transparent, visible
 from .silhouettes import Silhouettes, classify
 from .tables import NON_MANIFOLD, OPEN, SMOOTH
 
@@ -195,16 +195,20 @@ def shadow_term(
             motion = dr.select(active & dr.isfinite(motion), motion, 0)
         normal = dr.normalize(perp)
         active &= film.inside(u) & camera.in_front(x) & dr.isfinite(normal.x) & dr.isfinite(normal.y)
-        if not see_through:
-            to_x, _ = camera.ray(u, aperture)
+        at = u
+        to_x, _ = camera.ray(u, aperture)
+        if see_through:
+            miss = missed(scene, mi.Ray3f(to_x), x, integrator.max_depth, integrator.hide_emitters, active)
+            at = mi.Point2f(u + camera.project_tangent(x, miss, aperture))
+        else:
             active &= visible(scene, mi.Ray3f(to_x), x, False, active)
         part = mi.Float(1)
         if share is not None:
             part -= share(x, receiver.n, p_B, -d, aperture, active)
         weight = dr.select(active, part * dr.rcp(probability * numbers.density), 0)
         tangent = tangent_of(mode, motion)
-        dr.eval(u, normal, perp, weight, active, numbers.cell, dr.detach(y), hit, tangent)
-        jump, wavelengths = direct_jump(integrator, scene, camera, film, u, normal, aperture, y, size, active)
+        dr.eval(u, at, normal, perp, weight, active, numbers.cell, dr.detach(y), hit, tangent)
+        jump, wavelengths = direct_jump(integrator, scene, camera, film, at, normal, aperture, y, size, active)
         return Contribution(u, motion, jump, weight, dr.norm(perp), None, wavelengths, tangent)
 
     with dr.suspend_grad():

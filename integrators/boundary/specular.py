@@ -31,7 +31,7 @@ from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
 from .indirect import LineCurves
-from .primary import TOUCH, sides_of, transparent
+from .primary import TOUCH, missed, sides_of, transparent
 from .silhouettes import Silhouettes
 from .stream import Stream
 from .view import View
@@ -220,7 +220,11 @@ def specular_term(
         start = mi.Point3f(
             dr.select(exact, mi.Vector3f(point.beside(outward, -d)), mi.Vector3f(dr.detach(mi.Point3f(point.p))))
         )
-        if not see_through:
+        at = u
+        if see_through:
+            miss = missed(scene, mi.Ray3f(o, d), start, integrator.max_depth, False, active)
+            at = mi.Point2f(u + aim.solve(-miss))
+        else:
             back = mi.Vector3f(o - start)
             clear = dr.select(exact, 0, TOUCH)
             hidden = mi.Ray3f(
@@ -229,12 +233,10 @@ def specular_term(
             active &= ~scene.ray_test(hidden, active)
         weight = dr.select(active, dr.rcp(probability * numbers.density), 0)
         move = lambda v: aim.solve(-mi.Vector3f(v - d * dr.dot(d, v)))
-        distance = None
-        if not see_through:
-            distance = dr.norm(mi.Vector3f(camera.ray(u, lens)[0].o - o)) + dr.norm(mi.Vector3f(start - o))
+        distance = dr.norm(mi.Vector3f(camera.ray(u, lens)[0].o - o)) + dr.norm(mi.Vector3f(start - o))
         sides = sides_of(film, point, outward, normal, distance, move)
-        dr.eval(u, sides, weight, active, start, d, exact, stretch, numbers.cell, tangent)
-        jump, wavelengths = _jump(integrator, view, chain, u, sides, lens, start, d, exact, random, active)
+        dr.eval(u, at, sides, weight, active, start, d, exact, stretch, numbers.cell, tangent)
+        jump, wavelengths = _jump(integrator, view, chain, at, sides, lens, start, d, exact, random, active)
         return Contribution(u, motion, jump, weight, stretch * size, None, wavelengths, tangent)
 
     with dr.suspend_grad():
