@@ -41,6 +41,9 @@ from .tables import MESH, QUADRIC
 #: Length of a segment in pixels, and its parts, each of which shows at most one crossing; halvings of a part until the
 #: tangent planes take over; how far outside of what is left they may meet, as a fraction of it.
 LENGTH, PARTS, HALVINGS, SLACK = 1.0, 4, 7, 0.5
+#: Where surfaces meet, Mitsuba's rays start within the other one, and the picture is dark as far as they start above
+#: their own (some ray epsilons): the sides are looked at from so many times that.
+BEYOND_DARK = 4
 #: Segments that find out whether there is a crossing at all.
 PROBES = 1 << 14
 #: Bounding boxes that are closer than this fraction of their size touch.
@@ -297,7 +300,11 @@ def crossing_term(
         u = x.u
         tangent = tangent_of(mode, motion)
         dr.eval(u, normal, weight, active, numbers.cell, random, tangent)
-        sides = Beside.neither(normal, side_distance(film))
+        across = dr.normalize(dr.cross(dr.cross(x.n_near, x.n_far), probe.ray(u, lens).d))
+        dark = BEYOND_DARK * mi.math.RayEpsilon * (1 + dr.max(dr.abs(x.p)))
+        dark = dr.norm(camera.project_tangent(x.p, across * dark, lens))
+        dark = dr.select(dr.isfinite(dark), dark, 0)
+        sides = Beside.neither(normal, dr.maximum(side_distance(film), dark))
         jump = jump_across(integrator, scene, camera, u, lens, sides, random, active)
         return Contribution(u, motion, weight=weight, tangent=tangent, **jump)
 
