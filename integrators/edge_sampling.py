@@ -44,7 +44,7 @@ from .boundary.guiding import Cells, Guide, blank, film_key
 from .boundary.horizons import Horizons, SmoothFaces, horizon_term, smooth_meshes
 from .boundary.indirect import indirect_shadow_term, indirect_term
 from .boundary.lights import AREA, DELTA, SKY, Lights, LightTables, light_key, scene_extent
-from .boundary.limits import CROSSING_INDIRECT, Limit, boundary_limits
+from .boundary.limits import BEHIND_MASKS, CROSSING_INDIRECT, Limit, boundary_limits
 from .boundary.primary import WORTH_GUIDING, primary_term, transparent
 from .boundary.receivers import receiver_term
 from .boundary.shadow import break_at_terminators, shadow_term
@@ -163,6 +163,8 @@ class EdgeSampling(PathReplay):
             self._visits += 1
             if self._visits & (self._visits - 1) == 0 and seen(scene, Silhouettes(scene, topology), sensor):
                 self._say([CROSSING_INDIRECT])
+        if self.primary and (self._touching or self._smooth is not None) and transparent(scene):
+            self._say([BEHIND_MASKS])
         if recorded:
             self._find_chains(scene, sensor, topology)
         self._arrays = arrays([table for table in (topology, lights, self._chains, self._smooth) if table is not None])

@@ -48,7 +48,7 @@ def first_spp(sensor: Any, settings: Settings) -> tuple[int, int]:
     return settings.spp or automatic, settings.reference_spp or automatic
 
 
-#: Said after two looks.
+#: Said instead of asking for more budget.
 BLACK = "the image is black and stays so: there is nothing to compare; look at it: pathtracer render"
 
 
@@ -93,7 +93,7 @@ def compare(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", GradientWarning)
         plan = Plan(spp, spp if settings.backward else 0)
-        failed = False
+        failed = black = False
         for look in range(settings.looks):
             try:
                 if look == 0:
@@ -122,11 +122,8 @@ def compare(
                 result.verdict, result.reason = Verdict.FAIL, broken
                 break
             result.verdict, result.decisive = judge(result.tests, alpha)
-            if result.verdict is Verdict.PASS:
-                break
             black = not any(np.any(x) for x in (reference.view, reference.images, gradient.images))
-            result.reason = f"{bound.motion}: {BLACK}" if black else ""
-            if black and look > 0:
+            if result.verdict is Verdict.PASS or (black and look > 0):
                 break
             if result.verdict is Verdict.FAIL:
                 if failed or not np.any(gradient.images):
@@ -149,7 +146,8 @@ def compare(
     result.spp, result.reference_spp, result.epsilon = gradient.forward.spp, reference.spp, reference.epsilon
     result.seconds = time.monotonic() - start
     if not result.reason:
-        result.reason = describe(result, settings)
+        dark = black and result.verdict is Verdict.INCONCLUSIVE
+        result.reason = f"{bound.motion}: {BLACK}" if dark else describe(result, settings)
     return result
 
 
