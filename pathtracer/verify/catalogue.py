@@ -156,6 +156,7 @@ CASES: tuple[Case, ...] = (
     _case("intersecting-bodies", "pair", "other.to_world translate:z", _P, offset=0),
     _case("intersecting-bodies-camera", "pair", "camera.to_world translate:x", _P, _C, offset=0),
     _case("sunk-sphere-moves", "contact", _POSE, _I, _P, _DELTA),
+    _case("sunk-sphere-small", "contact", _POSE, _I, _P, _DELTA, fov=3, target="0.084, 0, 0.505"),
     _case("sunk-cube-moves", "contact", _MOVE, _I, _P, _DELTA, shape="cube"),
     _case(
         "standing-cube-moves",
@@ -381,6 +382,7 @@ INTERIOR_SLOPES: dict[str, float] = {
     "mesh-closed-deforms": 0.07,
     "rough-mirror": -0.80,
     "self-shadow-turns": 0.14,
+    "sunk-sphere-small": 0.16,
     "shadow-area-camera": 0.28,
     "shadow-area-light": 0.09,
     "shadow-area-receiver": 0.10,

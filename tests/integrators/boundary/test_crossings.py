@@ -155,10 +155,20 @@ def test_what_other_surfaces_see_of_a_crossing_is_warned_of(height: float, expec
     assert {w.message.code for w in caught if isinstance(w.message, GradientWarning)} == expected
 
 
+def test_crossings_behind_a_mask_are_warned_of() -> None:
+    pane = {"type": "rectangle", "to_world": T().translate([0, 0, -9])}
+    pane["bsdf"] = {"type": "mask", "opacity": 0.5, "nested": {"type": "diffuse"}}
+    found = gradient(standing(-0.01, pane=pane), TOP)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found.gradient_image(4, 0)
+    assert "mask-curves" in {w.message.code for w in caught if isinstance(w.message, GradientWarning)}
+
+
 TOP = "top.vertex_positions translate:1,0.3,0"
 
 
-def standing(height: float) -> Scene:
+def standing(height: float, **more: Any) -> Scene:
     """A small box on a large one, its lower side `height` above the other's upper side; sides of their own colours."""
     scene = {
         "type": "scene",
@@ -169,7 +179,7 @@ def standing(height: float) -> Scene:
     }
     scene["base"] |= {"emitter": glowing(0.6, 0.4, 0.2)}
     scene["top"] |= {"emitter": glowing(0.2, 0.5, 0.9)}
-    return Scene.from_dict(scene)
+    return Scene.from_dict({**scene, **more})
 
 
 def sunk() -> Scene:
