@@ -43,9 +43,10 @@ from .boundary.film import FilmSplat
 from .boundary.guiding import Cells, Guide, blank, film_key
 from .boundary.horizons import Horizons, SmoothFaces, horizon_term, smooth_meshes
 from .boundary.indirect import indirect_shadow_term, indirect_term
+from .boundary.layers import transparent
 from .boundary.lights import AREA, DELTA, SKY, Lights, LightTables, light_key, scene_extent
-from .boundary.limits import BEHIND_MASKS, CROSSING_INDIRECT, Limit, boundary_limits
-from .boundary.primary import WORTH_GUIDING, primary_term, transparent
+from .boundary.limits import CROSSING_INDIRECT, Limit, boundary_limits
+from .boundary.primary import WORTH_GUIDING, primary_term
 from .boundary.receivers import receiver_term
 from .boundary.shadow import break_at_terminators, shadow_term
 from .boundary.silhouettes import Silhouettes, scene_key
@@ -161,10 +162,10 @@ class EdgeSampling(PathReplay):
         if self._touching and self.max_depth > 2 and CROSSING_INDIRECT[0] not in self._warned:
             # bodies that rest on each other may sink in later: looked at again at the 2nd, 4th, 8th, ... call
             self._visits += 1
-            if self._visits & (self._visits - 1) == 0 and seen(scene, Silhouettes(scene, topology), sensor):
+            if self._visits & (self._visits - 1) == 0 and seen(
+                scene, Silhouettes(scene, topology), sensor, self.hide_emitters
+            ):
                 self._say([CROSSING_INDIRECT])
-        if self.primary and (self._touching or self._smooth is not None) and transparent(scene):
-            self._say([BEHIND_MASKS])
         if recorded:
             self._find_chains(scene, sensor, topology)
         self._arrays = arrays([table for table in (topology, lights, self._chains, self._smooth) if table is not None])

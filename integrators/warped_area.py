@@ -167,7 +167,7 @@ class WarpedArea(PathReplay):
         if not hybrid and not recording() and self._crossed is not scene and touching(scene, camera_attached(sensor)):
             self._crossed = scene  # one look; a recorded step has none
             with dr.suspend_grad():
-                crossed = seen(scene, Silhouettes(scene), sensor)
+                crossed = seen(scene, Silhouettes(scene), sensor, self.hide_emitters)
             if crossed:
                 _warn(
                     "crossing",

@@ -33,6 +33,7 @@ from .distribution import Discrete, stratified
 from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
+from .layers import behind, missed, transparent
 from .primary import Beside, jump_across, side_distance
 from .silhouettes import GAP, GAP_SMOOTH, Silhouettes
 from .stream import Stream
@@ -103,10 +104,26 @@ def plane_distance(ray: mi.Ray3f, p: mi.Point3f, n: mi.Vector3f) -> mi.Float:
 
 
 class Probe:
-    """A camera that looks along segments on the film."""
+    """A camera that looks along segments on the film, straight through a number of layers in front.
 
-    def __init__(self, scene: mi.Scene, camera: FilmMap) -> None:
+    Args:
+        hide_emitters: whether emitters are layers, like masks and panes.
+        number: (N,) random number that picks how many layers: one half of the lanes none, a quarter one, and so on.
+
+    Attributes:
+        see_through: whether there are layers.
+        layers: (N,) how many are looked through; what is in front of fewer is not seen.
+        share: (N,) probability of that number.
+    """
+
+    def __init__(self, scene: mi.Scene, camera: FilmMap, hide_emitters: bool, number: mi.Float) -> None:
         self.scene, self.camera = scene, camera
+        self.hide_emitters = hide_emitters
+        self.see_through = transparent(scene) or hide_emitters
+        self.layers, self.share = mi.UInt32(0), mi.Float(1)
+        if self.see_through:
+            self.layers = mi.UInt32(-dr.log2(1 - number))
+            self.share = dr.power(0.5, mi.Float(self.layers + 1))
 
     def ray(self, u: mi.Point2f, lens: mi.Point2f | None) -> mi.Ray3f:
         """The detached camera ray of a film position."""
@@ -114,7 +131,9 @@ class Probe:
         return mi.Ray3f(dr.detach(ray))
 
     def trace(self, ray: mi.Ray3f, active: mi.Bool) -> tuple[mi.PreliminaryIntersection3f, mi.Point3f, mi.Vector3f]:
-        """What a ray meets, where, and the normal there."""
+        """What a ray meets behind the layers, where, and the normal there."""
+        if self.see_through:
+            ray, active = behind(self.scene, ray, self.layers, self.hide_emitters, active)
         hit = self.scene.ray_intersect_preliminary(ray, coherent=True, active=active)
         si = hit.compute_surface_interaction(ray, mi.RayFlags.Minimal, active & hit.is_valid())
         return hit, mi.Point3f(si.p), mi.Vector3f(si.n)
@@ -129,13 +148,13 @@ class Probe:
             number: (N,) random number that picks it.
         """
         number = mi.Float(number)
-        last = self.scene.ray_intersect_preliminary(self.ray(start, lens), coherent=True, active=active)
+        last, _, _ = self.trace(self.ray(start, lens), active)
         before = mi.ShapePtr(last.shape)
         seen = last.is_valid()
         count, part, k = mi.UInt32(0), mi.UInt32(0), mi.UInt32(0)
         while dr.hint(active & (k < PARTS), label="Segment"):
             at = mi.Point2f(dr.lerp(start, end, mi.Float(k + 1) / PARTS))
-            hit = self.scene.ray_intersect_preliminary(self.ray(at, lens), coherent=True, active=active)
+            hit, _, _ = self.trace(self.ray(at, lens), active)
             change = seen & hit.is_valid() & (hit.shape != before)
             count += dr.select(change, 1, 0)
             share = dr.rcp(mi.Float(dr.maximum(count, 1)))
@@ -167,9 +186,8 @@ class Probe:
             hit, p, n = self.trace(ray, going)
             as_near = hit.shape == near.shape
             as_far = hit.shape == far.shape
-            closer = dr.abs(hit.t - plane_distance(ray, p_near, n_near)) < dr.abs(
-                hit.t - plane_distance(ray, p_far, n_far)
-            )
+            t = dr.dot(mi.Vector3f(p - ray.o), ray.d)
+            closer = dr.abs(t - plane_distance(ray, p_near, n_near)) < dr.abs(t - plane_distance(ray, p_far, n_far))
             first = dr.select(as_near == as_far, closer, as_near)
             valid &= hit.is_valid()
             near[first] = hit
@@ -183,7 +201,8 @@ class Probe:
             k += 1
             going &= valid & (k < HALVINGS)
 
-        # How far the first surface lies behind the second: below zero where the first is seen, above where it is not
+        # How far the first surface lies behind the second: below zero where the first is seen, above where it is not;
+        # the other way round behind one of two layers that pass through each other
         at_low = self.ray(mi.Point2f(dr.lerp(start, end, low)), lens)
         at_high = self.ray(mi.Point2f(dr.lerp(start, end, high)), lens)
         f_low = plane_distance(at_low, p_near, n_near) - plane_distance(at_low, p_far, n_far)
@@ -283,12 +302,12 @@ def crossing_term(
         The derivative image in forward mode.
     """
     film, camera = FilmSplat(sensor, integrator.aovs.names), FilmMap(sensor)
-    probe = Probe(scene, camera)
 
     def evaluate(numbers: Numbers) -> Contribution:
         item, inside, probability = where.sample(numbers.place)
         random = numbers.random
         lens = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
+        probe = Probe(scene, camera, integrator.hide_emitters, random.next_1d())
         x, normal = probe.look(curves, film, item, inside, lens, random, probability > 0)
         active = x.valid
         with dr.resume_grad():
@@ -296,16 +315,21 @@ def crossing_term(
             drift = integrator.film_velocity(scene, sensor, x.u, lens, random)
             motion = dr.dot(normal, mi.Vector2f(camera.project(p, lens)) - drift)
             motion = dr.select(active & dr.isfinite(motion), motion, 0)
-        weight = dr.select(active, 0.5 * dr.pi * mi.Float(x.count) / (LENGTH * probability * numbers.density), 0)
-        u = x.u
+        u = at = x.u
+        if probe.see_through:
+            most, hidden = integrator.max_depth, integrator.hide_emitters
+            miss, _ = missed(scene, probe.ray(u, lens), x.p, most, hidden, active)
+            at = mi.Point2f(u + camera.project_tangent(x.p, miss, lens))
+        weight = 0.5 * dr.pi * mi.Float(x.count) / (LENGTH * probability * probe.share * numbers.density)
+        weight = dr.select(active, weight, 0)
         tangent = tangent_of(mode, motion)
-        dr.eval(u, normal, weight, active, numbers.cell, random, tangent)
+        dr.eval(u, at, normal, weight, active, numbers.cell, random, tangent)
         across = dr.normalize(dr.cross(dr.cross(x.n_near, x.n_far), probe.ray(u, lens).d))
         dark = BEYOND_DARK * mi.math.RayEpsilon * (1 + dr.max(dr.abs(x.p)))
         dark = dr.norm(camera.project_tangent(x.p, across * dark, lens))
         dark = dr.select(dr.isfinite(dark), dark, 0)
         sides = Beside.neither(normal, dr.maximum(side_distance(film), dark))
-        jump = jump_across(integrator, scene, camera, u, lens, sides, random, active)
+        jump = jump_across(integrator, scene, camera, at, lens, sides, random, active)
         return Contribution(u, motion, weight=weight, tangent=tangent, **jump)
 
     with dr.suspend_grad():
@@ -320,7 +344,7 @@ def film_cells(film: FilmSplat) -> int:
     return width * height
 
 
-def seen(scene: mi.Scene, curves: Silhouettes, sensor: mi.Sensor) -> bool:
+def seen(scene: mi.Scene, curves: Silhouettes, sensor: mi.Sensor, hide_emitters: bool) -> bool:
     """Whether the camera sees surfaces pass through each other, as far as `PROBES` segments find out; on the host."""
     film, camera = FilmSplat(sensor), FilmMap(sensor)
     with dr.suspend_grad():
@@ -329,7 +353,8 @@ def seen(scene: mi.Scene, curves: Silhouettes, sensor: mi.Sensor) -> bool:
         place = stratified(PROBES, random.next_1d()) * film_cells(film)
         item = mi.UInt32(place)
         inside = mi.Float(place - mi.Float64(item))
-        x, _ = Probe(scene, camera).look(curves, film, item, inside, lens, random, mi.Bool(True))
+        probe = Probe(scene, camera, hide_emitters, random.next_1d())
+        x, _ = probe.look(curves, film, item, inside, lens, random, mi.Bool(True))
         return bool(dr.any(x.valid))
 
 

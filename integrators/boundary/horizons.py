@@ -18,6 +18,7 @@ Source: design of this project.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ from .distribution import Discrete
 from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
+from .layers import behind, missed, transparent
 from .primary import Beside, jump_across, side_distance
 from .view import View
 
@@ -199,6 +201,7 @@ def horizon_term(
         The derivative image in forward mode.
     """
     film, camera = FilmSplat(sensor, integrator.aovs.names), FilmMap(sensor)
+    see_through = transparent(scene) or integrator.hide_emitters
 
     def evaluate(numbers: Numbers) -> Contribution:
         index, number, probability = where.sample(numbers.place)
@@ -226,12 +229,19 @@ def horizon_term(
             drift = integrator.film_velocity(scene, sensor, u, lens, random)
             motion = dr.dot(normal, mi.Vector2f(camera.project(x, lens)) - drift)
             motion = dr.select(active & dr.isfinite(motion), motion, 0)
-        active &= turns_away(scene, camera, film, u, normal, lens, active)
+        at, before = u, lambda ray: ray
+        if see_through:
+            ray = mi.Ray3f(dr.detach(camera.ray(u, lens)[0]))
+            most, hidden = integrator.max_depth, integrator.hide_emitters
+            miss, layers = missed(scene, ray, p, most, hidden, active)
+            at = mi.Point2f(u + camera.project_tangent(p, miss, lens))
+            before = lambda ray: behind(scene, ray, layers, hidden, active)[0]
+        active &= turns_away(scene, camera, film, u, normal, lens, before, active)
         weight = dr.select(active, 0.5 * dr.pi * width * count / (probability * numbers.density), 0)
         tangent = tangent_of(mode, motion)
-        dr.eval(u, normal, weight, active, numbers.cell, random, tangent)
+        dr.eval(u, at, normal, weight, active, numbers.cell, random, tangent)
         sides = Beside.neither(normal, side_distance(film))
-        jump = jump_across(integrator, scene, camera, u, lens, sides, random, active)
+        jump = jump_across(integrator, scene, camera, at, lens, sides, random, active)
         return Contribution(u, motion, weight=weight, tangent=tangent, **jump)
 
     with dr.suspend_grad():
@@ -258,17 +268,21 @@ def turns_away(
     u: mi.Point2f,
     normal: mi.Vector2f,
     lens: mi.Point2f | None,
+    before: Callable[[mi.Ray3f], mi.Ray3f],
     active: mi.Bool,
 ) -> mi.Bool:
     """Whether the camera sees the shading normal turn away between the two sides of a curve point.
 
     Not if the surface ends within the distance of the sides: then its silhouette shows the whole jump.
+
+    Args:
+        before: the part of a ray behind the layers in front of the point.
     """
     ε = side_distance(film)
     sides = []
     for step in (-ε, ε):
         ray = camera.ray(mi.Point2f(u + step * normal), lens)[0]
-        ray = mi.Ray3f(dr.detach(ray))
+        ray = before(mi.Ray3f(dr.detach(ray)))
         hit = scene.ray_intersect_preliminary(ray, coherent=True, active=active)
         si = hit.compute_surface_interaction(ray, mi.RayFlags.ShadingFrame | mi.RayFlags.Minimal, active)
         sides.append((active & si.is_valid(), dr.dot(si.sh_frame.n, ray.d) > 0, si.shape))

@@ -19,7 +19,7 @@ import mitsuba as mi
 from ..near_field import near_weight
 from .camera import FilmMap
 from .film import FilmSplat
-from .primary import TOUCH
+from .layers import TOUCH
 from .shadow import first_surface
 from .stream import Stream
 

@@ -39,8 +39,8 @@ from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
 from .importance import Connection, importance_walk, reaches_back
+from .layers import TOUCH
 from .lights import Lights, arriving, reached
-from .primary import TOUCH
 from .shadow import ShadowCurves
 from .silhouettes import GAP, Silhouettes
 from .view import View

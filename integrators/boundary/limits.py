@@ -69,14 +69,6 @@ CROSSING_INDIRECT: Limit = (
     "compare with finite_difference, or set max_depth to 2",
 )
 
-#: What is left out behind masks and panes.
-BEHIND_MASKS: Limit = (
-    "mask-curves",
-    "curves along which surfaces pass through each other, and along which interpolated normals turn away, are part of "
-    "the derivative where the camera sees them directly, and left out where it sees them through transparent surfaces",
-    "model the cut-out as geometry, or use finite_difference",
-)
-
 
 def _list(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

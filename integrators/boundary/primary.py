@@ -25,6 +25,7 @@ from .distribution import Discrete
 from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
+from .layers import TOUCH, missed, transparent
 from .silhouettes import Silhouettes, classify
 from .stream import Stream
 from .tables import UNIFORM
@@ -38,9 +39,6 @@ FAINTEST = 0.1
 
 #: The projected length is a good density already, unless many elements are hidden or show no contrast.
 WORTH_GUIDING = 256
-
-#: What lies closer in front of a curve point than this fraction of its distance does not hide it.
-TOUCH = 1e-3
 
 #: Rays keep this distance from the limb of a round body, in distances from the camera: some float32 round-off.
 FLOAT_LIMB = 1e-6
@@ -86,39 +84,6 @@ def visible(scene: mi.Scene, ray: mi.Ray3f, p: mi.Point3f, exact: mi.Bool | bool
     return active & ~scene.ray_test(shadow, active)
 
 
-@dr.syntax
-def missed(
-    scene: mi.Scene, ray: mi.Ray3f, p: mi.Point3f, most: int, hide_emitters: bool, active: mi.Bool
-) -> mi.Vector3f:
-    """By how much a ray that goes straight on behind masks, panes and hidden emitters passes a point on it.
-
-    Mitsuba goes on from some ray epsilons behind each of them along its normal, which is sideways where it is tilted.
-
-    Args:
-        p: (N,) detached points on the rays.
-        most: number of layers that are followed.
-
-    Returns:
-        (N,) from the ray to the point, perpendicular to the ray.
-    """
-    o, d = mi.Point3f(ray.o), mi.Vector3f(ray.d)
-    going, layers = mi.Bool(active), mi.UInt32(0)
-    while dr.hint(going, label="Layers in front of a curve"):
-        onward = mi.Ray3f(o, d)
-        hit = scene.ray_intersect_preliminary(onward, coherent=False, active=going)
-        going &= hit.is_valid() & (hit.t < (1 - TOUCH) * dr.dot(mi.Vector3f(p - o), d))
-        si = hit.compute_surface_interaction(onward, mi.RayFlags.Minimal, going)
-        through = mi.has_flag(si.bsdf().flags(), mi.BSDFFlags.Null)
-        if dr.hint(hide_emitters, mode="scalar"):
-            through |= si.shape.is_emitter()
-        going &= through
-        o = mi.Point3f(dr.select(going, mi.Vector3f(si.spawn_ray(d).o), mi.Vector3f(o)))
-        layers += 1
-        going &= layers < most
-    away = mi.Vector3f(p - o)
-    return away - d * dr.dot(d, away)
-
-
 @dataclass
 class Beside:
     """Rays to both sides of a curve; those that pass silhouettes on the side away from the occluder begin there.
@@ -143,12 +108,6 @@ class Beside:
         """Both sides seen by camera rays, at a distance of ε."""
         nowhere = mi.Point3f(0), mi.Vector3f(0)
         return cls(mi.Bool(False), mi.Bool(False), *nowhere, mi.Vector2f(-ε * normal), mi.Vector2f(ε * normal))
-
-
-def transparent(scene: mi.Scene) -> bool:
-    """Whether a straight line can continue through some surface (masks, null boundaries)."""
-    null = mi.BSDFFlags.Null
-    return any(s.bsdf() is not None and mi.has_flag(s.bsdf().flags(), null) for s in scene.shapes())
 
 
 class PrimaryCurves:
@@ -299,22 +258,26 @@ def primary_term(
         normal = dr.normalize(perp)
         active = (point.silhouette | point.crease) & (probability > 0) & film.inside(u) & camera.in_front(p)
         active &= dr.isfinite(normal.x) & dr.isfinite(normal.y)
-        exact = mi.Bool(False) if see_through else point.silhouette & ~point.tube
+        exact = point.silhouette & ~point.tube
         # The side of a silhouette away from the occluder: the ray that passes just beside it
         d = mi.Vector3f(dr.detach(ray.d))
         start = mi.Point3f(dr.select(exact, mi.Vector3f(point.beside(outward, -d)), mi.Vector3f(p)))
         side = dr.dot(normal, camera.project_tangent(p, outward, aperture))
         distance = dr.norm(mi.Vector3f(ray.o - p))
         low, high = sides_of(film, point, outward, normal, distance, lambda v: camera.project_tangent(p, v, aperture))
-        beside = Beside(exact, side > 0, start, d, low, high)
-        if not see_through:
+        at = u
+        if see_through:  # the same from the camera, with what is on the way
+            most, hidden = integrator.max_depth, integrator.hide_emitters
+            miss, _ = missed(scene, mi.Ray3f(dr.detach(ray)), p, most, hidden, active)
+            at = mi.Point2f(u + camera.project_tangent(p, miss, aperture))
+            start = mi.Point3f(dr.detach(ray.o))
+            clear = dr.maximum(point.gap, FLOAT_LIMB * distance)
+            d = dr.normalize(mi.Vector3f(p - start) + outward * clear + miss)
+        else:
             active &= visible(scene, mi.Ray3f(ray), start, exact, active)
+        beside = Beside(exact, side > 0, start, d, low, high)
         weight = dr.select(active, dr.rcp(probability * numbers.density), 0)
         tangent = tangent_of(mode, motion)
-        at = u
-        if see_through:
-            miss = missed(scene, mi.Ray3f(dr.detach(ray)), p, integrator.max_depth, integrator.hide_emitters, active)
-            at = mi.Point2f(u + camera.project_tangent(p, miss, aperture))
         dr.eval(u, at, perp, weight, active, numbers.cell, beside, random, tangent)
         jump = jump_across(integrator, scene, camera, at, aperture, beside, random, active)
         return Contribution(u, motion, weight=weight, reach=dr.norm(perp), tangent=tangent, **jump)

@@ -27,8 +27,8 @@ from .film import FilmSplat
 from .guiding import Numbers
 from .importance import Connection
 from .indirect import LineCurves, far_share, goes_past, lamp_share, seen_from, segment_motion
+from .layers import TOUCH
 from .lights import NUDGE, Lights
-from .primary import TOUCH
 from .shadow import first_surface
 from .silhouettes import Silhouettes
 from .stream import Stream

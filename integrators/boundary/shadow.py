@@ -31,8 +31,9 @@ from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .frames import Frames
 from .guiding import Numbers
+from .layers import missed, transparent
 from .lights import AREA, DELTA, SKY, Lights, LightVertex, arriving, reached, unshadowed
-from .primary import missed, side_distance, transparent, visible
+from .primary import side_distance, visible
 from .silhouettes import Silhouettes, classify
 from .tables import NON_MANIFOLD, OPEN, SMOOTH
 
@@ -198,7 +199,7 @@ def shadow_term(
         at = u
         to_x, _ = camera.ray(u, aperture)
         if see_through:
-            miss = missed(scene, mi.Ray3f(to_x), x, integrator.max_depth, integrator.hide_emitters, active)
+            miss, _ = missed(scene, mi.Ray3f(to_x), x, integrator.max_depth, integrator.hide_emitters, active)
             at = mi.Point2f(u + camera.project_tangent(x, miss, aperture))
         else:
             active &= visible(scene, mi.Ray3f(to_x), x, False, active)

@@ -28,8 +28,8 @@ from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
 from .indirect import LineCurves, seen_from
+from .layers import TOUCH
 from .lights import NUDGE
-from .primary import TOUCH
 from .shadow import first_surface
 from .silhouettes import Silhouettes
 from .view import View

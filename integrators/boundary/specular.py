@@ -31,7 +31,8 @@ from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
 from .indirect import LineCurves
-from .primary import TOUCH, missed, sides_of, transparent
+from .layers import TOUCH, missed, transparent
+from .primary import sides_of
 from .silhouettes import Silhouettes
 from .stream import Stream
 from .view import View
@@ -222,7 +223,7 @@ def specular_term(
         )
         at = u
         if see_through:
-            miss = missed(scene, mi.Ray3f(o, d), start, integrator.max_depth, False, active)
+            miss, _ = missed(scene, mi.Ray3f(o, d), start, integrator.max_depth, False, active)
             at = mi.Point2f(u + aim.solve(-miss))
         else:
             back = mi.Vector3f(o - start)
