@@ -2,7 +2,8 @@
 
     python benchmarks/warped_area.py [kernel] [width] [pairs] [--full] [-o warped-area.json]
 
-kernel   warp_rays x warp_width on what the camera sees, warp_share on shadows, warp_ridge: slope, variance x time
+kernel   warp_rays x warp_width on what the camera sees, warp_share on shadows, warp_pairs on both, warp_ridge: slope,
+         variance x time
 width    slope against the width of the kernel, extrapolated (warp_debias) and not, with the power of the bias
 pairs    edge_sampling and warped_area on cases that both handle, at about equal time: slopes, agreement, efficiency
 
@@ -86,9 +87,10 @@ def kernel(full: bool, say: Say) -> list[Row]:
     for subject in FILM if full else FILM[:2]:
         truth = Truth(subject)
         for rays in (3, 4, 6, 9, 12) if full else (4, 6, 9):
-            for width in (0.125, 0.25, 0.5, 1.0) if full else (0.125, 0.25, 0.5):
+            for width in (0.0625, 0.125, 0.25, 0.5, 1.0) if full else (0.0625, 0.125, 0.25):
                 rows.append(truth.row("kernel", {"warp_rays": rays, "warp_width": width}))
                 say(line(rows[-1]))
+        rows += rings(truth, say)
         for ridge in (1e-4, 1e-3, 1e-2, 1e-1):
             rows.append(truth.row("ridge", {"warp_ridge": ridge}))
             say(line(rows[-1]))
@@ -99,6 +101,16 @@ def kernel(full: bool, say: Say) -> list[Row]:
             for rays in (4, 6, 9) if full else (6,):
                 rows.append(truth.row("shadows", {key: value, "warp_rays": rays}, spp=64))
                 say(line(rows[-1]))
+        rows += rings(truth, say, spp=64)
+    return rows
+
+
+def rings(truth: Truth, say: Say, **options: Any) -> list[Row]:
+    """Variance x time over the number of pairs of rings."""
+    rows = []
+    for pairs in (1, 2, 3):
+        rows.append(truth.row("rings", {"warp_pairs": pairs}, **options))
+        say(line(rows[-1]))
     return rows
 
 
@@ -185,7 +197,7 @@ def line(row: Row) -> str:
 
 
 PARTS = {"kernel": kernel, "width": width, "pairs": pairs}
-TAGS = {"kernel": ("kernel", "ridge", "shadows"), "width": ("width",), "pairs": ("pairs",)}
+TAGS = {"kernel": ("kernel", "rings", "ridge", "shadows"), "width": ("width",), "pairs": ("pairs",)}
 
 
 def main() -> None:

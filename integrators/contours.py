@@ -57,9 +57,14 @@ class Walk:
         self._o, self._d = dr.dot(self.step_o, self.across), dr.dot(self.step_d, self.across)
 
     def fraction(self, x: mi.Point3f) -> mi.Float:
-        """How far a point of the plane is on the way from the first ray (0) to the neighbour (1)."""
+        """How far a point of the plane is on the way from the first ray (0) to the neighbour (1).
+
+        Behind the eye it is infinitely far, on either side: no ray between the two gets there.
+        """
         q = x - self.o
-        return dr.dot(q, self.across) / (self._o + dr.dot(q, self.d) * self._d)
+        ahead = dr.dot(q, self.d)
+        across = dr.dot(q, self.across)
+        return dr.select(ahead > 0, across / (self._o + ahead * self._d), dr.copysign(mi.Float(dr.inf), across))
 
     def height(self, x: mi.Point3f) -> mi.Float:
         """Distance of a point from the plane."""

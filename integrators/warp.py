@@ -20,8 +20,9 @@ import drjit as dr
 import mitsuba as mi
 import numpy as np
 
+from .boundary.device import recording
 from .contours import Contours
-from .warp_ring import Frames, Rings, ring_velocity
+from .warp_ring import Frames, Rings, ring_velocity, velocity_seen
 from .warped_film import FilmPoints, camera_ray
 
 
@@ -30,16 +31,18 @@ class Kernel:
     """How a field is averaged.
 
     Attributes:
-        rays: N, auxiliary rays of one ring (at least 3); two mirrored rings are traced.
+        rays: N, auxiliary rays of one ring (at least 3); rings are traced in mirrored pairs.
         ridge: how much a ring's mean velocity counts next to the velocities across silhouettes; decides only what
             silhouettes leave open.
         debias: draw the radius too, R/2 four times in five and else R, with the weights of Richardson's extrapolation:
             what the bias has in R² vanishes, for five times the variance (W7).
+        pairs: pairs of rings, turned against each other by equal angles.
     """
 
     rays: int
     ridge: float = 1e-3
     debias: bool = False
+    pairs: int = 1
 
     def rings(self, lanes: int, seed: mi.UInt32, even: bool = False) -> Rings:
         """Draw the rings of every lane.
@@ -52,13 +55,14 @@ class Kernel:
             seed: a random number per lane.
             even: draw centres from p itself, where the velocity alone is wanted: it then has no noise but that of G.
         """
-        number = dr.arange(mi.UInt32, 2 * lanes)
-        lane = number >> 1
+        number = dr.arange(mi.UInt32, 2 * self.pairs * lanes)
+        lane = number // (2 * self.pairs)
+        pair = (number >> 1) - self.pairs * lane
         a, b = mi.sample_tea_32(dr.gather(mi.UInt32, seed, lane), lane, 6)
         c, d = mi.sample_tea_32(a, b, 6)
         u, v, w, z = ((mi.Float(x >> 9) + 0.5) * 2**-23 for x in (a, b, c, d))
         if even:
-            r, share = _radius(u), dr.ones(mi.Float, 2 * lanes)
+            r, share = _radius(u), dr.ones(mi.Float, dr.width(number))
             slope = 3 * (1 + r) * dr.rcp(r * (1 - r) * (2 + r))
         else:
             r = dr.sqrt(u / (1 + dr.sqrt(1 - u)))
@@ -71,30 +75,33 @@ class Kernel:
             size *= dr.select(half, 0.5, 1)
             share *= dr.select(half, 5 / 3, -5 / 3)
             slope *= dr.select(half, 4 * 5 / 3, -5 / 3)
-        s, c = dr.sincos(dr.two_pi * v)
+        s, c = dr.sincos(dr.two_pi * v + (dr.pi / self.pairs) * mi.Float(pair))
         centre = mi.Vector2f(c, s) * (r * size)
-        k = dr.arange(mi.UInt32, 2 * lanes * self.rays)
+        k = dr.arange(mi.UInt32, dr.width(number) * self.rays)
         ring = k // self.rays
         angle = dr.two_pi * (dr.gather(mi.Float, w, ring) + mi.Float(k - ring * self.rays) / self.rays)
         s, c = dr.sincos(angle)
         offset = mi.Vector2f(c, s) * (dr.gather(mi.Float, size, ring) / np.cos(np.pi / self.rays))
         return Rings(self.rays, lane, centre, share, slope, ring, offset)
 
-    def mean(self, rings: Rings, score: Any, value: Any) -> tuple[Any, mi.Float]:
-        """Mean of the two mirrored rings of every lane and its divergence (W4, W5).
+    def mean(self, rings: Rings, score: Any, value: Any, middle: Any = 0) -> tuple[Any, mi.Float]:
+        """Mean over the rings of every lane and its divergence (W4, W5).
 
         Args:
             score: ∇p/q of every ring, the gradient taken at the middle (detached).
             value: attached velocity G of every ring.
+            middle: attached velocity of every lane, any one, best close to those of its rings: shares scatter about
+                their mean, one, and only what differs from this velocity has that noise.
 
         Returns:
             (V, div V), one entry per lane.
         """
-        lane = dr.arange(mi.UInt32, dr.width(rings.lane) // 2)
-        pick = lambda x, k: dr.gather(type(x), x, 2 * lane + k)
-        both = [(pick(value, k), pick(score, k), pick(rings.share, k)) for k in (0, 1)]
-        mean = sum(0.5 * share * v for v, _, share in both)
-        return type(value)(mean), sum(0.5 * dr.dot(s, v) for v, s, _ in both)
+        count = 2 * self.pairs
+        lane = dr.arange(mi.UInt32, dr.width(rings.lane) // count)
+        pick = lambda x, k: dr.gather(type(x), x, count * lane + k)
+        every = [(pick(value, k), pick(score, k), pick(rings.share, k)) for k in range(count)]
+        mean = middle + sum(share * (v - middle) / count for v, _, share in every)
+        return type(value)(mean), sum(dr.dot(s, v) / count for v, s, _ in every)
 
 
 def _radius(u: mi.Float) -> mi.Float:
@@ -106,47 +113,74 @@ def _radius(u: mi.Float) -> mi.Float:
     return r
 
 
-def direction_field(
-    scene: mi.Scene,
-    contours: Contours,
-    kernel: Kernel,
-    radius: mi.Float,
-    seed: mi.UInt32,
-    si: mi.SurfaceInteraction3f,
-    d: mi.Vector3f,
-    active: mi.Bool,
-) -> tuple[mi.Vector3f, mi.Float]:
-    """Velocity of directions at a surface point and its divergence; both have value zero and derivatives.
+@dataclass
+class Looks:
+    """Directions at surface points, one per lane.
 
-    Args:
+    Attributes:
+        p: the points, attached.
+        origin, n: where rays leave them in that direction, and the normals; detached.
+        d: the directions, detached.
+        pi: what they meet.
         radius: largest distance of a ring's centre from its direction, radians; the same for all directions of a point.
-        seed: a random number per lane.
-        si: attached surface point.
-        d: detached directions.
+        seed: a random number.
+        direct: whether only light that arrives directly counts; see `ring_velocity`.
+        active: whether the direction counts.
     """
+
+    p: mi.Point3f
+    origin: mi.Point3f
+    n: mi.Vector3f
+    d: mi.Vector3f
+    pi: mi.PreliminaryIntersection3f
+    radius: mi.Float
+    seed: mi.UInt32
+    direct: mi.Bool
+    active: mi.Bool
+
+
+def direction_field(scene: mi.Scene, contours: Contours, kernel: Kernel, looks: Looks) -> tuple[mi.Vector3f, mi.Float]:
+    """Velocity of directions at surface points and its divergence; both have value zero and derivatives."""
+    if recording():  # whose arrays cannot change their size
+        return _field_around(scene, contours, kernel, looks)
+    count = dr.width(looks.d)
+    with dr.resume_grad():
+        dr.eval(looks)
+        lanes = dr.compress(looks.active)
+        V, divergence = dr.zeros(mi.Vector3f, count), dr.zeros(mi.Float, count)
+        if dr.width(lanes) > 0:
+            found = _field_around(scene, contours, kernel, dr.gather(Looks, looks, lanes))
+            dr.scatter(V, found[0], lanes)
+            dr.scatter(divergence, found[1], lanes)
+        return V, divergence
+
+
+def _field_around(scene: mi.Scene, contours: Contours, kernel: Kernel, looks: Looks) -> tuple[mi.Vector3f, mi.Float]:
+    d, still = looks.d, mi.Vector3f(0)
     with dr.suspend_grad():
-        rings = kernel.rings(dr.width(d), seed)
-        middle = dr.gather(mi.Vector3f, d, rings.lane)
-        wide = mi.Float(radius) + dr.zeros(mi.Float, dr.width(d))
-        radius = dr.gather(mi.Float, wide, rings.lane)
+        rings = kernel.rings(dr.width(d), looks.seed)
+        middle, radius = dr.gather(mi.Vector3f, d, rings.lane), dr.gather(mi.Float, looks.radius, rings.lane)
         centre = ring_centres(middle, radius, rings)
         score = direction_score(middle, centre, radius, rings)
         s, t = mi.coordinate_system(centre)
-        pick = lambda v: dr.gather(mi.Vector3f, v, rings.ring)
-        around = _displaced(pick(centre), pick(s), pick(t), dr.gather(mi.Float, radius, rings.ring) * rings.offset)
-        lane = dr.gather(mi.UInt32, rings.lane, rings.ring)
-        # The origins leave the surface on the side of the direction itself
-        origin = dr.gather(mi.Point3f, dr.detach(si).spawn_ray(d).o, lane)
+        pick = lambda v: dr.gather(type(v), v, rings.ring)
+        around = _displaced(pick(centre), pick(s), pick(t), pick(radius) * rings.offset)
+        lane = pick(rings.lane)
         # What lies below the horizon of the surface is dark, and so near that it would seem to move fast
-        n = dr.gather(mi.Vector3f, mi.Vector3f(dr.detach(si.n)), lane)
+        n = dr.gather(mi.Vector3f, looks.n, lane)
         above = dr.dot(n, around) * dr.dot(n, dr.gather(mi.Vector3f, d, lane)) > 0
-        on = dr.gather(mi.Bool, active, lane) & above
-        frames = Frames(mi.Vector3f(0), s, mi.Vector3f(0), t)
+        on = dr.gather(mi.Bool, looks.active, lane) & above
+        direct = dr.gather(mi.Bool, looks.direct, rings.lane)
+        # The origins leave the surface on the side of the direction itself
+        origin = dr.gather(mi.Point3f, looks.origin, lane)
     with dr.resume_grad():
-        moved = mi.Vector3f(si.p - dr.detach(si.p)) + dr.zeros(mi.Vector3f, dr.width(d))
+        moved = mi.Vector3f(looks.p - dr.detach(looks.p))
         ray = mi.Ray3f(mi.Point3f(origin + dr.gather(mi.Vector3f, moved, lane)), around)
-        g = ring_velocity(scene, contours, kernel.ridge, rings, ray, frames, on)
-        return kernel.mean(rings, score, mi.Vector3f(g.x * s + g.y * t))
+        g = ring_velocity(scene, contours, kernel.ridge, rings, ray, Frames(still, s, still, t), on, direct)
+        x, y = mi.coordinate_system(d)
+        straight = mi.Ray3f(looks.origin, d)
+        here = velocity_seen(contours, looks.pi, straight, moved, still, Frames(still, x, still, y), looks.active)
+        return kernel.mean(rings, score, mi.Vector3f(g.x * s + g.y * t), mi.Vector3f(here.x * x + here.y * y))
 
 
 def ring_centres(middle: mi.Vector3f, radius: mi.Float, rings: Rings) -> mi.Vector3f:
@@ -199,7 +233,19 @@ def film_field(
         g = ring_velocity(scene, contours, kernel.ridge, rings, ray, frames, mi.Bool(True))
         with dr.suspend_grad():
             score = rings.slope * rings.centre / radius
-        return kernel.mean(rings, score, g)
+        return kernel.mean(rings, score, g, 0 if even else _seen_by_camera(scene, contours, sensor, points))
+
+
+def _seen_by_camera(scene: mi.Scene, contours: Contours, sensor: mi.Sensor, points: FilmPoints) -> mi.Vector2f:
+    """Attached velocity of what the camera sees at film positions, in pixels."""
+    ray, _ = camera_ray(sensor, points)
+    δo, δd = mi.Vector3f(ray.o - dr.detach(ray.o)), mi.Vector3f(ray.d - dr.detach(ray.d))
+    with dr.suspend_grad():
+        fixed = mi.Ray3f(dr.detach(ray))
+        frames = Frames(*(v for axis in (0, 1) for v in _footprint(sensor, points, axis)))
+        pi = scene.ray_intersect_preliminary(fixed, coherent=True)
+        dr.eval(pi, fixed)
+    return velocity_seen(contours, pi, fixed, δo, δd, frames, mi.Bool(True))
 
 
 def _footprint(sensor: mi.Sensor, points: FilmPoints, axis: int) -> tuple[mi.Vector3f, mi.Vector3f]:

@@ -21,11 +21,13 @@ BEFORE = 1e-3
 #: What is nearer than this, in units of the gap by which rays keep clear of surfaces, is taken to stand still: at an
 #: edge a ray may meet the next face at no distance, and would see it pass at any speed.
 CLEAR = 4
+#: The number of the sky among the emitters: one that no shape has.
+SKY = 0xFFFFFFFF
 
 
 @dataclass
 class Rings:
-    """Two mirrored rings for every lane, one after the other.
+    """Pairs of mirrored rings for every lane, one after the other.
 
     Attributes:
         size: positions N of a ring.
@@ -66,7 +68,14 @@ class Frames:
 
 
 def ring_velocity(
-    scene: mi.Scene, contours: Contours, ridge: float, rings: Rings, ray: mi.Ray3f, frames: Frames, active: mi.Bool
+    scene: mi.Scene,
+    contours: Contours,
+    ridge: float,
+    rings: Rings,
+    ray: mi.Ray3f,
+    frames: Frames,
+    active: mi.Bool,
+    direct: mi.Bool | None = None,
 ) -> mi.Vector2f:
     """Velocity G of every ring: it moves across each silhouette that the ring meets as the silhouette does.
 
@@ -80,6 +89,8 @@ def ring_velocity(
         ray: attached auxiliary rays.
         frames: of every ring.
         active: of every auxiliary ray.
+        direct: of every ring: whether only light that arrives directly is looked for. There silhouettes between light
+            and dark count, and others only where there are none of these.
 
     Returns:
         Attached velocity in the coordinates of `frames`, one entry per ring.
@@ -90,9 +101,12 @@ def ring_velocity(
         every = dr.zeros(mi.Vector3f, dr.width(rings.ring))  # parallel rays have one direction
         fixed.o, fixed.d = mi.Point3f(fixed.o + every), mi.Vector3f(fixed.d + every)
         pi = scene.ray_intersect_preliminary(fixed, coherent=False, active=active)
-        seen = _Seen(pi, mi.Point3f(fixed.o), mi.Vector3f(fixed.d), active)
+        sky = scene.environment() is not None
+        seen = _Seen(pi, mi.Point3f(fixed.o), mi.Vector3f(fixed.d), active, sky)
         sides = _sides(contours, rings, seen)
         found = [] if dr.width(sides.start) == 0 else _silhouettes(scene, contours, rings, seen, sides, frames)
+        if direct is not None:
+            _leave_dark(count, found, direct)
         fit = _Fit(count, found, ridge)
     result = dr.zeros(mi.Vector2f, count)
     with dr.resume_grad():
@@ -107,17 +121,34 @@ def ring_velocity(
         first = rings.size * dr.arange(mi.UInt32, count)
         pi = mi.PreliminaryIntersection3f(dr.gather(mi.PreliminaryIntersection3f, pi, first))
         alone = ~fit.some & (dr.gather(mi.Bool, active, first) if dr.width(active) > 1 else active)
-        straight = dr.gather(mi.Ray3f, fixed, first)
-        alone &= ~pi.is_valid() | (pi.t > _near(straight.o))
-        valid = pi.is_valid() & alone
-        t = dr.select(valid, pi.t, 1)
-        p = contours.stay(pi, mi.Point3f(dr.detach(straight(t))), valid)
         pick = lambda v: dr.gather(mi.Vector3f, v, first) if dr.width(v) > 1 else v
-        moved = dr.select(valid, mi.Vector3f(p - dr.detach(p)) - pick(δo), 0) - t * pick(δd)
-        x, y = _dual(*frames.steps(t, valid), straight.d)
-        result.x += dr.select(alone, dr.dot(x, moved), 0)
-        result.y += dr.select(alone, dr.dot(y, moved), 0)
-        return result
+        seen_by = velocity_seen(contours, pi, dr.gather(mi.Ray3f, fixed, first), pick(δo), pick(δd), frames, alone)
+        return result + seen_by
+
+
+def velocity_seen(
+    contours: Contours,
+    pi: mi.PreliminaryIntersection3f,
+    ray: mi.Ray3f,
+    δo: mi.Vector3f,
+    δd: mi.Vector3f,
+    frames: Frames,
+    active: mi.Bool,
+) -> mi.Vector2f:
+    """Attached velocity of what rays see, in the coordinates of `frames`; zero where that is nothing, or too near.
+
+    Args:
+        pi: what the rays hit.
+        ray: detached.
+        δo, δd: value zero, with the derivatives of its origin and direction.
+    """
+    active = active & (~pi.is_valid() | (pi.t > _near(ray.o)))
+    valid = pi.is_valid() & active
+    t = dr.select(valid, pi.t, 1)
+    p = contours.stay(pi, mi.Point3f(dr.detach(ray(t))), valid)
+    moved = dr.select(valid, mi.Vector3f(p - dr.detach(p)) - δo, 0) - t * δd
+    x, y = _dual(*frames.steps(t, valid), ray.d)
+    return mi.Vector2f(dr.select(active, dr.dot(x, moved), 0), dr.select(active, dr.dot(y, moved), 0))
 
 
 @dataclass
@@ -128,13 +159,28 @@ class _Seen:
     o: mi.Point3f
     d: mi.Vector3f
     on: mi.Bool
+    sky: bool
 
     def __post_init__(self) -> None:
         self.hit = self.pi.is_valid() & self.on
         self.t = dr.select(self.hit, self.pi.t, 1)
         self.number = dr.reinterpret_array(mi.UInt32, self.pi.shape)
         self.prim = self.pi.prim_index
-        dr.eval(self.o, self.d, self.hit, self.t, self.number, self.prim, self.pi)
+        self.light = _light(self.pi, self.sky)
+        dr.eval(self.o, self.d, self.hit, self.t, self.number, self.prim, self.light, self.pi)
+
+
+def _light(pi: mi.PreliminaryIntersection3f, sky: bool) -> mi.UInt32:
+    """The number of the emitter that is seen: that of a shape, `SKY`, or 0 for what is dark."""
+    valid = pi.is_valid()
+    lamp = valid & mi.ShapePtr(pi.shape).is_emitter()
+    number = dr.select(lamp, dr.reinterpret_array(mi.UInt32, pi.shape), 0)
+    return dr.select(valid, number, SKY) if sky else number
+
+
+def _lit(one: mi.UInt32, other: mi.UInt32) -> mi.Bool:
+    """Whether light may differ across a silhouette: not if both sides are dark, or the sky."""
+    return (one != other) | ((one != 0) & (one != SKY))
 
 
 @dataclass
@@ -186,6 +232,7 @@ class _Silhouette:
         row: unit vector across the silhouette, in the coordinates of the ring.
         to_speed: what gives the speed along `row` of a displacement.
         to_x, to_y: what give its coordinates.
+        lit: whether light that arrives directly may differ across it.
     """
 
     crossing: Crossing
@@ -196,6 +243,7 @@ class _Silhouette:
     to_speed: mi.Vector3f
     to_x: mi.Vector3f
     to_y: mi.Vector3f
+    lit: mi.Bool
 
 
 def _silhouettes(
@@ -216,7 +264,8 @@ def _silhouettes(
     look = mi.Ray3f(mi.Point3f(o + beyond * step_o), dr.normalize(d + beyond * step_d))
     met = cross.weight > 0
     pi = scene.ray_intersect_preliminary(look, coherent=False, active=met & sides.active)
-    first = _silhouette(cross, ring, mi.Point3f(o), d, step_o, step_d, basis)
+    light = _light(pi, seen.sky)
+    first = _silhouette(cross, ring, mi.Point3f(o), d, step_o, step_d, basis, _lit(light, at(seen.light, sides.start)))
     hidden = pi.is_valid() & (pi.t < (1 - BEFORE) * first.distance)
     first.weight = dr.select(hidden, 0, first.weight)
 
@@ -224,12 +273,12 @@ def _silhouettes(
     go_on = (first.weight == 1) & (beyond < 1) & pi.is_valid()
     go_on &= ~((number == at(seen.number, sides.end)) & (prim == at(seen.prim, sides.end)))
     rest_o, rest_d = mi.Vector3f(o + step_o - look.o), d + step_d - look.d
-    dr.eval(go_on, number, prim, beyond, look.o, look.d, rest_o, rest_d, pi.t)
+    dr.eval(go_on, light, number, prim, beyond, look.o, look.d, rest_o, rest_d, pi.t)
     cross = contours.crossing(Walk(number, prim, look.o, look.d, rest_o, rest_d, dr.select(go_on, pi.t, 1), go_on))
     cross.fraction = beyond + (1 - beyond) * cross.fraction
     _evaluate(cross)
-    both = [first, _silhouette(cross, ring, o, d, step_o, step_d, basis)]
-    dr.eval([(x.weight, x.ring, x.distance, x.row, x.to_speed, x.to_x, x.to_y) for x in both])
+    both = [first, _silhouette(cross, ring, o, d, step_o, step_d, basis, _lit(light, at(seen.light, sides.end)))]
+    dr.eval([(x.weight, x.ring, x.distance, x.row, x.to_speed, x.to_x, x.to_y, x.lit) for x in both])
     return both
 
 
@@ -245,6 +294,7 @@ def _silhouette(
     step_o: mi.Vector3f,
     step_d: mi.Vector3f,
     frames: Frames,
+    lit: mi.Bool,
 ) -> _Silhouette:
     eye, gaze = o + cross.fraction * step_o, dr.normalize(d + cross.fraction * step_d)
     distance = dr.dot(cross.point - eye, gaze)
@@ -257,8 +307,19 @@ def _silhouette(
     to_x, to_y = _dual(x, y, gaze)
     keep = lambda v: dr.select(fine, v, 0)
     return _Silhouette(
-        cross, keep(cross.weight), ring, distance, keep(row), keep(scale * across), keep(to_x), keep(to_y)
+        cross, keep(cross.weight), ring, distance, keep(row), keep(scale * across), keep(to_x), keep(to_y), lit
     )
+
+
+def _leave_dark(count: int, found: list[_Silhouette], direct: mi.Bool) -> None:
+    """Of rings that are `direct` and meet a silhouette between light and dark, take the others away."""
+    some = dr.zeros(mi.UInt32, count)
+    for one in found:
+        dr.scatter(some, mi.UInt32(1), one.ring, (one.weight > 0) & one.lit)
+    only = direct & (some == 1)
+    for one in found:
+        one.weight = dr.select(one.lit | ~dr.gather(mi.Bool, only, one.ring), one.weight, 0)
+    dr.eval([one.weight for one in found])
 
 
 class _Fit:

@@ -34,7 +34,7 @@ from .errors import GradientWarning, UnsupportedGradient
 from .path_replay import PathReplay
 from .sampling import ScrambledSobol
 from .support import warn_of_hidden_motion
-from .warp import Kernel, direction_field, film_field
+from .warp import Kernel, Looks, direction_field, film_field
 from .warped_film import FilmLines, FilmPoints, FilmSamples, camera_ray, sample_film
 from .warped_head import Sky, even_sky, warped_head
 from .warped_hybrid import LeftToEdges
@@ -74,8 +74,9 @@ class WarpedArea(PathReplay):
     """Mitsuba plugin `warped_area`: path replay whose camera rays move with what they see.
 
     Properties (besides those of `path_replay`):
-        warp_rays: auxiliary rays N of one ring; two mirrored rings are traced per camera sample.
-        warp_width: radius of the kernel, in pixels.
+        warp_rays: auxiliary rays N of one ring.
+        warp_pairs: pairs of mirrored rings, turned against each other by equal angles (default 2).
+        warp_width: radius of the kernel, in pixels (default 0.125).
         warp_ridge: weight of a ring's mean velocity next to the velocities across silhouettes.
         warp_debias: extrapolate to kernels without width, for five times the variance (default false).
         warp_depth: vertices of the path whose outgoing directions are warped too (default 2: shadows on what the camera
@@ -91,7 +92,7 @@ class WarpedArea(PathReplay):
 
     def __init__(self, props: mi.Properties) -> None:
         super().__init__(props)
-        self.warp_width = float(props.get("warp_width", 0.25))
+        self.warp_width = float(props.get("warp_width", 0.125))
         self.warp_angle = float(props.get("warp_angle", 0.0))
         self.warp_share = float(props.get("warp_share", 0.15))
         self.warp_depth = int(props.get("warp_depth", 2))
@@ -99,6 +100,7 @@ class WarpedArea(PathReplay):
             rays=int(props.get("warp_rays", 6)),
             ridge=float(props.get("warp_ridge", 1e-3)),
             debias=bool(props.get("warp_debias", False)),
+            pairs=int(props.get("warp_pairs", 2)),
         )
         self.edges = LeftToEdges(props, self.film_field) if bool(props.get("hybrid", False)) else None
         self._contours: tuple[mi.Scene, Contours, bool] | None = None
@@ -167,7 +169,7 @@ class WarpedArea(PathReplay):
         if not hybrid and not recording() and self._crossed is not scene and touching(scene, camera_attached(sensor)):
             self._crossed = scene  # one look; a recorded step has none
             with dr.suspend_grad():
-                crossed = seen(scene, Silhouettes(scene), sensor, self.hide_emitters)
+                crossed = seen(scene, Silhouettes(scene), sensor, False)
             if crossed:
                 _warn(
                     "crossing",
@@ -177,13 +179,25 @@ class WarpedArea(PathReplay):
                 )
 
     def _direction_warp(self, scene: mi.Scene, sampler: mi.Sampler) -> Any:
-        """The field of directions at a surface point, as a function of (si, directions, active)."""
+        """The field of directions at a surface point, a function of (si, directions, hits, direct, active)."""
         contours = self.contours(scene)
         radius = self._angle(scene)
 
-        def field(si: mi.SurfaceInteraction3f, d: mi.Vector3f, active: mi.Bool) -> tuple[mi.Vector3f, mi.Float]:
+        def field(
+            si: mi.SurfaceInteraction3f,
+            d: mi.Vector3f,
+            pi: mi.PreliminaryIntersection3f,
+            direct: mi.Bool,
+            active: mi.Bool,
+        ) -> tuple[mi.Vector3f, mi.Float]:
             seed = mi.UInt32(sampler.next_1d() * 2.0**24)
-            return direction_field(scene, contours, self.kernel, radius(si), seed, si, d, active)
+            with dr.suspend_grad():
+                origin, n = mi.Point3f(dr.detach(si).spawn_ray(d).o), mi.Vector3f(dr.detach(si.n))
+                every = dr.full(mi.Bool, True, dr.width(d))
+                wide = mi.Float(radius(si)) + dr.zeros(mi.Float, dr.width(d))
+            with dr.resume_grad():
+                looks = Looks(mi.Point3f(si.p), origin, n, d, pi, wide, seed, direct & every, active & every)
+            return direction_field(scene, contours, self.kernel, looks)
 
         return field
 
@@ -244,7 +258,7 @@ class WarpedArea(PathReplay):
         """As in the base class, with room for the auxiliary rays."""
         spp = spp or sensor.sampler().sample_count()
         size = sensor.film().crop_size()
-        most = max(2, WARP_LANES // (2 * self.kernel.rays * int(size[0]) * int(size[1])))
+        most = max(2, WARP_LANES // (2 * self.kernel.pairs * self.kernel.rays * int(size[0]) * int(size[1])))
         if image or spp <= most:
             return super().passes(sensor, seed, spp, image)
         count = -(-spp // most)

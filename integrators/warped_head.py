@@ -80,7 +80,8 @@ def warped_head(
 
     Args:
         head: where the walk starts; its ray is attached.
-        warp: `warp(si, d, active)` returns velocity and divergence of the directions d at si.
+        warp: `warp(si, d, pi, direct, active)` returns velocity and divergence of the directions d at si, in which
+            pi is met, and along which only light that arrives directly counts, or all.
         sky: what is differentiated without a warp as far as nothing hides it.
         near: weighs the segments between surfaces.
 
@@ -93,8 +94,8 @@ def warped_head(
     β, emitted = mi.Spectrum(head.weight), mi.Spectrum(head.emitted)
     si_prev, p_prev = dr.zeros(mi.SurfaceInteraction3f), mi.Point3f(0)
     pdf_prev, delta_prev = mi.Float(1), mi.Bool(True)
+    pi = scene.ray_intersect_preliminary(dr.detach(ray), coherent=True, active=active)
     for k in range(vertices + 1):
-        pi = scene.ray_intersect_preliminary(dr.detach(ray), coherent=k == 0, active=active)
         si = still_at_limb(pi.compute_surface_interaction(ray, mi.RayFlags.All, active), ray.d)
         before = mi.Spectrum(β)
         if k > 0:
@@ -111,10 +112,12 @@ def warped_head(
         emitted += dr.select(active, mis * Le, 0)
         active &= si.is_valid() & (depth + 1 < max_depth)
         bsdf = si.bsdf(ray)
+        dr.eval(si, active, β, emitted)
 
         # --------------------------- emitter sampling ---------------------------
         active_em = active & mi.has_flag(bsdf.flags(), mi.BSDFFlags.Smooth)
-        emitted += β * _emitter_sample(scene, traits, sky, sampler, si, bsdf, active_em, warp, near)
+        last = depth + 2 >= max_depth
+        emitted += β * _emitter_sample(scene, traits, sky, sampler, si, bsdf, active_em, last, warp, near)
 
         # ---------------------------- BSDF sampling ----------------------------
         u1, u2 = sampler.next_1d(), sampler.next_2d()
@@ -125,11 +128,16 @@ def warped_head(
             delta = mi.has_flag(bs.sampled_type, mi.BSDFFlags.Delta)
             d = fixed.to_world(bs.wo)
             origin = fixed.spawn_ray(d).o
-        shift, divergence = warp(si, d, active & ~delta)
+            smooth = active & ~delta & _true_side(fixed, d) if sky else mi.Bool(False)
+            pi = scene.ray_intersect_preliminary(mi.Ray3f(origin, d), coherent=False, active=active)
+            # Where nothing comes from at all, no direction counts
+            lit = pi.is_valid() & (bool(sky) | ~last | mi.ShapePtr(pi.shape).is_emitter())
+            lit |= ~pi.is_valid() & ~smooth & (scene.environment() is not None)
+            dr.eval(pi, bs, lit)
+        shift, divergence = warp(si, d, pi, last, active & ~delta & lit)
         d_warped = dr.normalize(d + shift)
         value = bsdf.eval(ctx, si, si.to_local(d_warped), active & ~delta) * dr.rcp(bs.pdf) * (1 + divergence)
         if sky:
-            smooth = active & ~delta & _true_side(fixed, d)
             mis = dr.detach(mis_weight(bs.pdf, sky.pdf(scene, fixed, d, smooth)))
             plain = bsdf.eval(ctx, si, si.to_local(d), smooth) * dr.rcp(bs.pdf)
             seen = plain * sky.radiance(d, ray.wavelengths, smooth)
@@ -145,6 +153,7 @@ def warped_head(
         onward = mi.Point3f(origin + mi.Vector3f(si.p - dr.detach(si.p)))
         ray.o = mi.Point3f(dr.select(active, onward, ray.o))
         ray.d = dr.select(active, d_warped, ray.d)
+        ray.maxt = dr.select(active, dr.largest(mi.Float), ray.maxt)  # a camera sees no farther than its far plane
         depth += dr.select(active, 1, 0)
         si_prev, pdf_prev, delta_prev = fixed, bs.pdf, delta
     return SpecularChain(ray, β, emitted, depth, active)
@@ -158,6 +167,7 @@ def _emitter_sample(
     si: mi.SurfaceInteraction3f,
     bsdf: mi.BSDFPtr,
     active: mi.Bool,
+    last: mi.Bool,
     warp: Any,
     near: NearField | None,
 ) -> mi.Spectrum:
@@ -180,7 +190,8 @@ def _emitter_sample(
         with dr.suspend_grad():
             mis = mis_weight(ds.pdf, bsdf.pdf(ctx, fixed, fixed.to_local(ds.d), smooth)) * dr.rcp(ds.pdf)
         counts = smooth & (blocked == of_sky)
-        shift, divergence = warp(si, ds.d, counts)
+        dr.eval(pi, ds, ray, mis, counts, of_sky)
+        shift, divergence = warp(si, ds.d, pi, last, counts)
         attached = mi.Ray3f(ray)
         attached.o = mi.Point3f(ray.o + mi.Vector3f(si.p - dr.detach(si.p)))
         attached.d = dr.normalize(ds.d + shift)

@@ -229,14 +229,14 @@ def horizon_term(
             drift = integrator.film_velocity(scene, sensor, u, lens, random)
             motion = dr.dot(normal, mi.Vector2f(camera.project(x, lens)) - drift)
             motion = dr.select(active & dr.isfinite(motion), motion, 0)
-        at, before = u, lambda ray: ray
+        at, beyond = u, lambda ray: (ray, active)
         if see_through:
             ray = mi.Ray3f(dr.detach(camera.ray(u, lens)[0]))
             most, hidden = integrator.max_depth, integrator.hide_emitters
             miss, layers = missed(scene, ray, p, most, hidden, active)
             at = mi.Point2f(u + camera.project_tangent(p, miss, lens))
-            before = lambda ray: behind(scene, ray, layers, hidden, active)[0]
-        active &= turns_away(scene, camera, film, u, normal, lens, before, active)
+            beyond = lambda ray: behind(scene, ray, layers, hidden, active)
+        active &= turns_away(scene, camera, film, u, normal, lens, beyond)
         weight = dr.select(active, 0.5 * dr.pi * width * count / (probability * numbers.density), 0)
         tangent = tangent_of(mode, motion)
         dr.eval(u, at, normal, weight, active, numbers.cell, random, tangent)
@@ -268,21 +268,20 @@ def turns_away(
     u: mi.Point2f,
     normal: mi.Vector2f,
     lens: mi.Point2f | None,
-    before: Callable[[mi.Ray3f], mi.Ray3f],
-    active: mi.Bool,
+    beyond: Callable[[mi.Ray3f], tuple[mi.Ray3f, mi.Bool]],
 ) -> mi.Bool:
     """Whether the camera sees the shading normal turn away between the two sides of a curve point.
 
     Not if the surface ends within the distance of the sides: then its silhouette shows the whole jump.
 
     Args:
-        before: the part of a ray behind the layers in front of the point.
+        beyond: the part of a ray behind as many layers as are in front of the point, and whether there are so many.
     """
     ε = side_distance(film)
     sides = []
     for step in (-ε, ε):
         ray = camera.ray(mi.Point2f(u + step * normal), lens)[0]
-        ray = before(mi.Ray3f(dr.detach(ray)))
+        ray, active = beyond(mi.Ray3f(dr.detach(ray)))
         hit = scene.ray_intersect_preliminary(ray, coherent=True, active=active)
         si = hit.compute_surface_interaction(ray, mi.RayFlags.ShadingFrame | mi.RayFlags.Minimal, active)
         sides.append((active & si.is_valid(), dr.dot(si.sh_frame.n, ray.d) > 0, si.shape))

@@ -14,14 +14,16 @@ def _with_error(row: Record, digits: int = 3) -> str:
 
 
 #: What `warped_area` does without a setting; the sweeps show their gains relative to it.
-_KERNEL = {"warp_rays": 6, "warp_width": 0.25, "warp_ridge": 1e-3, "warp_share": 0.15, "warp_angle": 0.02}
+_KERNEL = {
+    "warp_rays": 6, "warp_pairs": 2, "warp_width": 0.125, "warp_ridge": 1e-3, "warp_share": 0.15, "warp_angle": 0.02,
+}  # fmt: skip
 
 
 def warp_kernel_table(record: Record) -> str:
     """The sweep of the kernel of warped_area: slopes against edge_sampling, and variance x time over the default's."""
     head = ["case", "setting", "slope against edge_sampling", "variance", "CPU s", "variance x time, default = 1"]
     rows = []
-    for tag in ("kernel", "ridge", "shadows"):
+    for tag in ("kernel", "rings", "ridge", "shadows"):
         found = of(record, tag)
         for subject in subjects(found):
             mine = [r for r in found if r["subject"] == subject]

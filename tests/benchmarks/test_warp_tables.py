@@ -25,11 +25,12 @@ def test_advice_follows_the_efficiencies() -> None:
 def test_sweeps_are_shown_relative_to_the_defaults() -> None:
     row = {"tag": "kernel", "subject": "s", "slope": 1.0, "error": 0.1, "variance": 2.0, "time_cpu": 0.5}
     rows = [
-        row | {"estimator": f"warped_area:warp_rays={n},warp_width=0.25", "warp_rays": n, "warp_width": 0.25, "cost": c}
+        row
+        | {"estimator": f"warped_area:warp_rays={n},warp_width=0.125", "warp_rays": n, "warp_width": 0.125, "cost": c}
         for n, c in ((6, 2.0), (9, 3.0))
     ]
     table = warp_kernel_table({"rows": rows})
-    assert "**rays 6, width 0.25**" in table and "| 1.5 |" in table
+    assert "**rays 6, width 0.125**" in table and "| 1.5 |" in table
     wide = {"tag": "width", "subject": "s", "warp_width": 1.0, "slope": 0.9, "error": 0.01}
     wide |= {"power": None, "power_error": None}
     shown = warp_width_table({"rows": [wide | {"warp_debias": d} for d in (False, True)]})
