@@ -58,7 +58,8 @@ class Kernel:
         number = dr.arange(mi.UInt32, 2 * self.pairs * lanes)
         lane = number // (2 * self.pairs)
         pair = (number >> 1) - self.pairs * lane
-        a, b = mi.sample_tea_32(dr.gather(mi.UInt32, seed, lane), lane, 6)
+        # of the seed alone: recorded steps do not compress their lanes, and replay the rings of those that do
+        a, b = mi.sample_tea_32(dr.gather(mi.UInt32, seed, lane), mi.UInt32(0), 6)
         c, d = mi.sample_tea_32(a, b, 6)
         u, v, w, z = ((mi.Float(x >> 9) + 0.5) * 2**-23 for x in (a, b, c, d))
         if even:
