@@ -35,6 +35,8 @@ EQUAL_TIME = 0.25
 
 FILM = ("mesh-closed-turns", "sphere-moves", "cylinder-moves", "perspective-gaussian")
 SHADOWS = ("shadow-area-occluder", "shadow-environment-occluder", "self-shadow-turns")
+#: A box that stands on a floor: many corners, and a bias that grows with the width of the kernel.
+CORNERS = "fold-box-moves"
 CURVED = ("sphere-moves", "mesh-closed-turns", "disk-turns")
 PAIRS = (
     "mesh-closed-turns", "sphere-moves", "disk-turns", "perspective-moves", "gaussian-filter",
@@ -94,6 +96,10 @@ def kernel(full: bool, say: Say) -> list[Row]:
         for ridge in (1e-4, 1e-3, 1e-2, 1e-1):
             rows.append(truth.row("ridge", {"warp_ridge": ridge}))
             say(line(rows[-1]))
+    truth = Truth(CORNERS)
+    for width in (0.125, 0.25):
+        rows.append(truth.row("kernel", {"warp_rays": 6, "warp_width": width}, spp=128, replicates=24))
+        say(line(rows[-1]))
     for subject in SHADOWS if full else SHADOWS[:2]:
         truth = Truth(subject)
         key = "warp_angle" if "environment" in subject else "warp_share"

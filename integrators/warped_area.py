@@ -102,11 +102,26 @@ class WarpedArea(PathReplay):
             debias=bool(props.get("warp_debias", False)),
             pairs=int(props.get("warp_pairs", 2)),
         )
+        self._refuse_values()
         self.edges = LeftToEdges(props, self.film_field) if bool(props.get("hybrid", False)) else None
         self._contours: tuple[mi.Scene, Contours, bool] | None = None
         #: Arrays of the silhouettes, at last the lamps' spheres: where `dr.freeze` looks for the inputs of a recording
         self._arrays: list[Any] = []
         self._crossed: mi.Scene | None = None
+
+    def _refuse_values(self) -> None:
+        """Rings of fewer than three rays, or of no size, meet no silhouette: the answer would be a silent zero."""
+        kernel = self.kernel
+        for name, count, least in (("warp_rays", kernel.rays, 3), ("warp_pairs", kernel.pairs, 1)):
+            if count < least:
+                raise ValueError(f"{name} is {count}, {least} or more were expected")
+        positive = ("warp_width", self.warp_width), ("warp_share", self.warp_share), ("warp_ridge", kernel.ridge)
+        for name, value in positive:
+            if not 0 < value < np.inf:
+                raise ValueError(f"{name} is {value}, a positive number was expected")
+        for name, value in (("warp_angle", self.warp_angle), ("warp_depth", self.warp_depth)):
+            if not 0 <= value < np.inf:
+                raise ValueError(f"{name} is {value}, a number from 0 on was expected")
 
     def contours(self, scene: mi.Scene) -> Contours:
         """The silhouettes of the scene, its tables built once."""

@@ -150,6 +150,15 @@ def test_a_shape_without_known_silhouettes_is_refused() -> None:
         moved(scene, max_depth=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("warp_rays", 2), ("warp_pairs", 0), ("warp_width", 0.0), ("warp_share", -1.0), ("warp_depth", -1)],
+)
+def test_values_that_would_leave_rings_without_silhouettes_are_refused(name: str, value: float) -> None:
+    with pytest.raises(Exception, match=f"{name} is {value}, .* expected"):
+        mi.load_dict({"type": "warped_area", name: value})
+
+
 def test_hidden_emitters_are_refused() -> None:
     with pytest.raises(UnsupportedGradient, match="hidden emitters"):
         moved(glowing("sphere"), max_depth=1, hide_emitters=True)
