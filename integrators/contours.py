@@ -16,6 +16,7 @@ import mitsuba as mi
 import numpy as np
 
 from .boundary.device import upload
+from .boundary.tables import Parts, meshes_in_parts
 from .boundary.topology import build_edges
 from .errors import UnsupportedGradient
 
@@ -133,6 +134,7 @@ class Contours:
         self.present = set(kind.tolist())
         self.kind, self.first = upload(mi.UInt32, kind), upload(mi.UInt32, first)
         self.faces, self.twin, self.jump = mi.UInt32(), mi.UInt32(), mi.Bool()
+        self.parts: Parts = []
         if self.meshes:
             self._upload_faces()
 
@@ -146,6 +148,7 @@ class Contours:
         face = np.concatenate(faces)
         smooth = np.array([bool(mesh.has_vertex_normals()) for mesh in self.meshes])
         edges = build_edges(np.concatenate(positions), face, np.concatenate(owner), smooth)
+        self.parts = meshes_in_parts(self.meshes, edges.surface)
         # Side k of a face lies opposite to its corner k; a pair of sides is one edge
         corner_first = np.argmax(face[edges.first_face] == edges.opposite[:, None], axis=1)
         corner_last = np.argmax(face[edges.last_face] == edges.opposite_other[:, None], axis=1)

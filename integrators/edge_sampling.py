@@ -36,7 +36,8 @@ from .base import camera_attached
 from .boundary.budget import Pilot, measure, shares
 from .boundary.camera import FilmMap
 from .boundary.chain import ChainTables
-from .boundary.crossings import crossing_term, film_cells, seen, touching
+from .boundary.contact import touching
+from .boundary.crossings import crossing_term, film_cells, seen
 from .boundary.deliver import nothing
 from .boundary.device import arrays, recording, upload
 from .boundary.film import FilmSplat
@@ -157,7 +158,7 @@ class EdgeSampling(PathReplay):
             self._smooth = SmoothFaces(smooth) if smooth else None
             self._say(boundary_limits(scene, topology.lines.skipped, self.max_depth))
         # once bodies have touched they are watched, or a recorded step would be recorded anew whenever they part
-        if self.primary and not self._touching and touching(scene, camera_attached(sensor)):
+        if self.primary and not self._touching and touching(scene, camera_attached(sensor), topology.parts):
             self._touching = True
         if self._touching and self.max_depth > 2 and CROSSING_INDIRECT[0] not in self._warned:
             # bodies that rest on each other may sink in later: looked at again at the 2nd, 4th, 8th, ... call

@@ -25,7 +25,8 @@ import numpy as np
 
 from .attached import SPECULAR, SceneTraits, scene_bsdfs
 from .base import camera_attached
-from .boundary.crossings import seen, touching
+from .boundary.contact import touching
+from .boundary.crossings import seen
 from .boundary.device import arrays, recording, upload
 from .boundary.silhouettes import Silhouettes
 from .contours import Contours
@@ -181,7 +182,7 @@ class WarpedArea(PathReplay):
             )
         if any(mi.has_flag(bsdf.flags(), mi.BSDFFlags.Null) for bsdf in scene_bsdfs(scene)):
             _warn("mask-visibility", "silhouettes seen through masks or thin panes are left out")
-        if not hybrid and not recording() and self._crossed is not scene and touching(scene, camera_attached(sensor)):
+        if not hybrid and not recording() and self._crossed is not scene and self._touching(scene, sensor):
             self._crossed = scene  # one look; a recorded step has none
             with dr.suspend_grad():
                 crossed = seen(scene, Silhouettes(scene), sensor, False)
@@ -192,6 +193,9 @@ class WarpedArea(PathReplay):
                     "neither of them does: its motion is left out",
                     _HYBRID,
                 )
+
+    def _touching(self, scene: mi.Scene, sensor: mi.Sensor) -> bool:
+        return touching(scene, camera_attached(sensor), self._tables(scene).parts)
 
     def _direction_warp(self, scene: mi.Scene, sampler: mi.Sampler) -> Any:
         """The field of directions at a surface point, a function of (si, directions, hits, direct, active)."""

@@ -24,7 +24,6 @@ from typing import Any
 
 import drjit as dr
 import mitsuba as mi
-import numpy as np
 
 from .camera import FilmMap
 from .curve_point import CONTACT
@@ -47,29 +46,6 @@ LENGTH, PARTS, HALVINGS, SLACK = 1.0, 4, 7, 0.5
 BEYOND_DARK = 4
 #: Segments that find out whether there is a crossing at all.
 PROBES = 1 << 14
-#: Bounding boxes that are closer than this fraction of their size touch.
-TOUCHING = 1e-4
-
-
-def touching(scene: mi.Scene, all_pairs: bool) -> list[tuple[mi.Shape, mi.Shape]]:
-    """Pairs of shapes that may pass through each other, or stand on each other: their bounding boxes meet.
-
-    Args:
-        all_pairs: whether pairs count of which neither moves.
-    """
-    shapes = scene.shapes()
-    boxes = [shape.bbox() for shape in shapes]
-    low = np.array([box.min for box in boxes], dtype=np.float64)
-    high = np.array([box.max for box in boxes], dtype=np.float64)
-    slack = TOUCHING * np.linalg.norm(high - low, axis=1)
-    with dr.resume_grad():
-        moves = np.array([all_pairs or shape.parameters_grad_enabled() for shape in shapes])
-    found = []
-    for i in range(len(shapes) - 1):
-        apart = np.maximum(low[i] - high[i + 1 :], low[i + 1 :] - high[i]).max(axis=1)
-        near = (apart <= slack[i] + slack[i + 1 :]) & (moves[i] | moves[i + 1 :])
-        found += [(shapes[i], shapes[i + 1 + int(j)]) for j in np.flatnonzero(near)]
-    return found
 
 
 @dataclass
@@ -107,6 +83,7 @@ class Probe:
     """A camera that looks along segments on the film, straight through a number of layers in front.
 
     Args:
+        curves: whose surfaces are told apart.
         hide_emitters: whether emitters are layers, like masks and panes.
         number: (N,) random number that picks how many layers: one half of the lanes none, a quarter one, and so on.
 
@@ -116,8 +93,10 @@ class Probe:
         share: (N,) probability of that number.
     """
 
-    def __init__(self, scene: mi.Scene, camera: FilmMap, hide_emitters: bool, number: mi.Float) -> None:
-        self.scene, self.camera = scene, camera
+    def __init__(
+        self, scene: mi.Scene, curves: Silhouettes, camera: FilmMap, hide_emitters: bool, number: mi.Float
+    ) -> None:
+        self.scene, self.curves, self.camera = scene, curves, camera
         self.hide_emitters = hide_emitters
         self.see_through = transparent(scene) or hide_emitters
         self.layers, self.share = mi.UInt32(0), mi.Float(1)
@@ -149,20 +128,21 @@ class Probe:
         """
         number = mi.Float(number)
         last, _, _ = self.trace(self.ray(start, lens), active)
-        before = mi.ShapePtr(last.shape)
+        before = self.curves.surface(last, active)
         seen = last.is_valid()
         count, part, k = mi.UInt32(0), mi.UInt32(0), mi.UInt32(0)
         while dr.hint(active & (k < PARTS), label="Segment"):
             at = mi.Point2f(dr.lerp(start, end, mi.Float(k + 1) / PARTS))
             hit, _, _ = self.trace(self.ray(at, lens), active)
-            change = seen & hit.is_valid() & (hit.shape != before)
+            surface = self.curves.surface(hit, active)
+            change = seen & hit.is_valid() & (surface != before)
             count += dr.select(change, 1, 0)
             share = dr.rcp(mi.Float(dr.maximum(count, 1)))
             take = change & (number < share)
             part = dr.select(take, k, part)
             # what is left of the number picks among the parts to come
             number = dr.select(change, dr.select(take, number / share, (number - share) / (1 - share)), number)
-            before, seen = mi.ShapePtr(hit.shape), hit.is_valid()
+            before, seen = mi.UInt32(surface), hit.is_valid()
             k += 1
         return count, part
 
@@ -177,15 +157,16 @@ class Probe:
         valid = active & (count > 0)
         near, p_near, n_near = self.trace(self.ray(mi.Point2f(dr.lerp(start, end, low)), lens), valid)
         far, p_far, n_far = self.trace(self.ray(mi.Point2f(dr.lerp(start, end, high)), lens), valid)
-        valid &= near.is_valid() & far.is_valid() & (near.shape != far.shape)
+        first_surface, other_surface = (self.curves.surface(x, valid) for x in (near, far))
+        valid &= near.is_valid() & far.is_valid() & (first_surface != other_surface)
         k = mi.UInt32(0)
         going = mi.Bool(valid)
         while dr.hint(going, label="Bisection"):
             s = 0.5 * (low + high)
             ray = self.ray(mi.Point2f(dr.lerp(start, end, s)), lens)
             hit, p, n = self.trace(ray, going)
-            as_near = hit.shape == near.shape
-            as_far = hit.shape == far.shape
+            surface = self.curves.surface(hit, going)
+            as_near, as_far = surface == first_surface, surface == other_surface
             t = dr.dot(mi.Vector3f(p - ray.o), ray.d)
             closer = dr.abs(t - plane_distance(ray, p_near, n_near)) < dr.abs(t - plane_distance(ray, p_far, n_far))
             first = dr.select(as_near == as_far, closer, as_near)
@@ -221,7 +202,6 @@ class Probe:
 
     def goes_on(
         self,
-        curves: Silhouettes,
         x: Crossings,
         lens: mi.Point2f | None,
         front: tuple[mi.Point3f, mi.Vector3f],
@@ -238,20 +218,19 @@ class Probe:
             hit: the latter.
         """
         d = self.ray(x.u, lens).d
-        depth = CONTACT * rim_gap(curves, hit, x.p, active)
+        depth = CONTACT * rim_gap(self.curves, hit, x.p, active)
         across = dr.normalize(dr.cross(back[1], dr.cross(front[1], back[1])))
         sine, slope = dr.dot(front[1], across), dr.dot(front[1], d)
         step = mi.Vector3f(across * (depth * slope / sine))
         end = mi.Point3f(x.p + step)
         active = active & dr.all(dr.isfinite(end))
-        reached = reaches(curves, hit, end, active)
+        reached = reaches(self.curves, hit, end, active)
         # Another face of the same surface may be there
         beyond = mi.Ray3f(mi.Point3f(end - 0.6 * depth * d), d, 2.6 * depth, 0, [])
         return active & (reached | self.scene.ray_test(beyond, active & ~reached))
 
     def look(
         self,
-        curves: Silhouettes,
         film: FilmSplat,
         item: mi.UInt32,
         inside: mi.Float,
@@ -277,8 +256,8 @@ class Probe:
         normal = dr.normalize(mi.Vector2f(du.y, -du.x))
         near, far = (x.p_near, x.n_near), (x.p_far, x.n_far)
         x.valid &= film.inside(x.u) & self.camera.in_front(x.p) & dr.isfinite(normal.x) & dr.isfinite(normal.y)
-        x.valid &= self.goes_on(curves, x, lens, far, x.near, near, x.valid)
-        x.valid &= self.goes_on(curves, x, lens, near, x.far, far, x.valid)
+        x.valid &= self.goes_on(x, lens, far, x.near, near, x.valid)
+        x.valid &= self.goes_on(x, lens, near, x.far, far, x.valid)
         return x, normal
 
 
@@ -307,8 +286,8 @@ def crossing_term(
         item, inside, probability = where.sample(numbers.place)
         random = numbers.random
         lens = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
-        probe = Probe(scene, camera, integrator.hide_emitters, random.next_1d())
-        x, normal = probe.look(curves, film, item, inside, lens, random, probability > 0)
+        probe = Probe(scene, curves, camera, integrator.hide_emitters, random.next_1d())
+        x, normal = probe.look(film, item, inside, lens, random, probability > 0)
         active = x.valid
         with dr.resume_grad():
             p = meeting_point(curves, x, active)
@@ -353,8 +332,8 @@ def seen(scene: mi.Scene, curves: Silhouettes, sensor: mi.Sensor, hide_emitters:
         place = stratified(PROBES, random.next_1d()) * film_cells(film)
         item = mi.UInt32(place)
         inside = mi.Float(place - mi.Float64(item))
-        probe = Probe(scene, camera, hide_emitters, random.next_1d())
-        x, _ = probe.look(curves, film, item, inside, lens, random, mi.Bool(True))
+        probe = Probe(scene, curves, camera, hide_emitters, random.next_1d())
+        x, _ = probe.look(film, item, inside, lens, random, mi.Bool(True))
         return bool(dr.any(x.valid))
 
 

@@ -18,7 +18,19 @@ from ..errors import UnsupportedGradient
 from .curve_point import CurvePoint, pick
 from .device import bits, recording
 from .quadrics import DISK, QUADRICS, Quadrics
-from .tables import MESH, NON_MANIFOLD, OPEN, QUADRIC, ROUND, SMOOTH, SPLINE, UNIFORM, SceneTables, topology_key
+from .tables import (
+    ANOTHER,
+    MESH,
+    NON_MANIFOLD,
+    OPEN,
+    QUADRIC,
+    ROUND,
+    SMOOTH,
+    SPLINE,
+    UNIFORM,
+    SceneTables,
+    topology_key,
+)
 from .tubes import TUBES, Tubes
 from .view import View
 
@@ -235,6 +247,16 @@ class Silhouettes:
         number = dr.reinterpret_array(mi.UInt32, hit.shape)
         at = lambda table: dr.gather(mi.UInt32, table, number, active)
         return at(self.topology.shape_offset), at(self.topology.shape_family)
+
+    def surface(self, hit: mi.PreliminaryIntersection3f, active: mi.Bool) -> mi.UInt32:
+        """A number for the surface that was hit: of a mesh, one for each part that no edge joins to the others."""
+        number = dr.reinterpret_array(mi.UInt32, hit.shape) | ANOTHER
+        if not self.topology.parts:
+            return number
+        index, family = self.owner(hit, active)
+        on_mesh = active & (family == MESH)
+        part = dr.gather(mi.UInt32, self.topology.surface, index + hit.prim_index, on_mesh)
+        return dr.select(on_mesh, part, number)
 
     def sample(self, index: mi.UInt32, t: mi.Float, view: View, with_lines: bool = False) -> CurvePoint:
         """The point at parameter t of a curve element.

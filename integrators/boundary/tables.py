@@ -20,6 +20,24 @@ OPEN, NON_MANIFOLD, SMOOTH, UNIFORM = 1, 2, 4, 8
 #: Families of shapes; 0: nothing was hit.
 MESH, QUADRIC, SPLINE, ROUND = range(1, 5)
 
+#: Set in the numbers of surfaces that are no parts of meshes.
+ANOTHER = 0x80000000
+
+
+#: Meshes of several surfaces that no edge joins, and which of them each face belongs to.
+Parts = list[tuple[Any, np.ndarray]]
+
+
+def meshes_in_parts(meshes: list[mi.Mesh], surface: np.ndarray) -> Parts:
+    """The meshes that are several surfaces.
+
+    Args:
+        surface: see `topology.Edges`, of the faces of all meshes.
+    """
+    ends = np.cumsum([mesh.face_count() for mesh in meshes])
+    each = zip(meshes, np.split(surface, ends[:-1]), strict=True)
+    return [(mesh, own) for mesh, own in each if len(own) and own.min() < own.max()]
+
 
 class SceneTables:
     """What does not change while shapes move: welded edges, faces, and which shape a hit belongs to; on the device.
@@ -52,11 +70,15 @@ class SceneTables:
             first_vertex.append(vertices)
             vertices += len(positions[-1])
             triangles += len(faces[-1])
+        self.parts: Parts = []
         self.lines = TextureLines(meshes, first_vertex, self.first_face)
         self.tubes = TubeTables(tubes)
         self.quadric_kind = kind_numbers(quadrics)
         if meshes:
             self._upload_edges(positions, faces, owner, smooth)
+            self.parts = meshes_in_parts(meshes, self.edges.surface)
+        if self.parts:
+            self.surface = upload(mi.UInt32, self.edges.surface)
         self._upload_shapes(meshes, quadrics, tubes)
         #: number of curve elements, lines of textures apart
         self.curves = self.size + len(quadrics) + self.tubes.size

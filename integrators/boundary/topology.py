@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 IntArray = npt.NDArray[np.int64]
 
@@ -34,6 +36,8 @@ class Edges:
         smooth: both faces belong to one smoothly shaded surface without a seam, so only a silhouette can be a jump.
         uniform: both faces belong to one shape and share their vertices, so a flat pair of faces shows no jump.
         first_face, last_face: indices into the faces.
+        surface: of every *face*, a number for the surface that it is part of: faces of one shape that edges join, one
+            after the other.
         skipped_edges: edges of zero length that were left out.
         skipped_faces: faces of zero area that were left out.
     """
@@ -49,6 +53,7 @@ class Edges:
     uniform: npt.NDArray[np.bool_]
     first_face: IntArray
     last_face: IntArray
+    surface: IntArray
     skipped_edges: int
     skipped_faces: int
 
@@ -162,6 +167,10 @@ def build_edges(
     number = np.diff(np.append(first_at, len(key)))
     first, last = order[first_at], order[first_at + number - 1]
 
+    joined = np.stack([face[order[:-1]], face[order[1:]]])[:, ~new[1:]]
+    joined = joined[:, shape[joined[0]] == shape[joined[1]]]
+    graph = coo_array((np.ones(joined.shape[1], dtype=np.int8), joined), shape=(len(faces), len(faces)))
+
     same_shape = shape[face[first]] == shape[face[last]]
     unsplit = (start[first] == start[last]) & (end[first] == end[last])
     uniform = same_shape & unsplit & (number == 2)
@@ -177,6 +186,7 @@ def build_edges(
         uniform=uniform,
         first_face=face[first],
         last_face=face[last],
+        surface=connected_components(graph, directed=False)[1].astype(np.int64),
         skipped_edges=skipped_edges,
         skipped_faces=skipped_faces,
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import mitsuba as mi
 import numpy as np
 import pytest
 
-from integrators.boundary.crossings import touching
+from integrators.boundary.contact import boxes_meet, touching
+from integrators.boundary.silhouettes import Silhouettes
 from integrators.errors import GradientWarning
 from pathtracer.capture import View
 from pathtracer.inverse import Parameter, Problem
@@ -40,12 +42,18 @@ FILM = {"type": "hdrfilm", "width": 24, "height": 24, "rfilter": {"type": "box"}
 SHIFT = T().translate([0.35, 0.2, 0.15])
 
 
+def cubes(shift: float = 0.0) -> list[Any]:
+    """How two cubes lie that pass through each other; the second one moved along x."""
+    second = T().translate([shift, 0, 0]) @ SHIFT @ T().rotate([0.3, 1, 0.2], 70).scale(0.45)
+    return [BODIES["cube"]["to_world"], second]
+
+
 def pair(first: str, second: str, more: dict[str, Any] | None = None, apart: float = 0.0, **sensor: Any) -> Scene:
     other = dict(BODIES[second])
     if first == second:
         other = {"type": "sphere", "radius": 0.5, "center": [0.45, 0.2, 0.2]} if first == "ball" else other
         if first == "cube":
-            other["to_world"] = SHIFT @ T().rotate([0.3, 1, 0.2], 70).scale(0.45)
+            other["to_world"] = cubes()[1]
     if apart:
         other = {"type": "sphere", "radius": 0.3, "center": [0.2, 0.1, apart]}
     sensor = sensor or {"type": "perspective", "fov": 30}
@@ -161,14 +169,53 @@ def test_shading_turns_away_behind_masks() -> None:
     assert_right(scene, "camera.to_world translate:x", max_depth=3)
 
 
-def test_bodies_apart_are_not_looked_at() -> None:
+def in_parts(folder: Path, shift: float = 0.0) -> Scene:
+    """The two cubes of `pair` as one mesh, told apart by the colour of their light."""
+    sides = [mi.traverse(mi.load_dict({"type": "cube", "to_world": t})) for t in cubes(shift)]
+    vertices = [np.array(side["vertex_positions"]).reshape(-1, 3) for side in sides]
+    mesh = mi.Mesh("both", sum(len(v) for v in vertices), sum(len(side["faces"]) // 3 for side in sides))
+    mesh.add_attribute("vertex_color", 3, np.repeat([[0.6, 0.4, 0.2], [0.2, 0.5, 0.9]], 24, axis=0).ravel())
+    params = mi.traverse(mesh)
+    params["vertex_positions"] = np.concatenate(vertices).ravel()
+    params["faces"] = np.concatenate([np.array(side["faces"]) + 24 * i for i, side in enumerate(sides)])
+    params.update()
+    mesh.write_ply(str(folder / "both.ply"))
+    light = {"type": "area", "radiance": {"type": "mesh_attribute", "name": "vertex_color"}}
+    both = {"type": "ply", "filename": str(folder / "both.ply"), "face_normals": True, "emitter": light}
+    camera = {"type": "perspective", "fov": 30, "to_world": FROM_ABOVE, "film": FILM}
+    return Scene.from_dict(
+        {"type": "scene", "integrator": {"type": "path", "max_depth": 1}, "camera": camera, "first": both}
+    )
+
+
+@pytest.mark.parametrize("motion", ["translate:0.5,0.3,1", "random:3"])
+def test_parts_of_a_mesh_that_pass_through_each_other_are_right(tmp_path: Path, motion: str) -> None:
+    """The eyes of a head, the spout of a pot: one mesh, but no edge where they meet. Moved as a whole, and bent."""
+    assert_right(in_parts(tmp_path), f"first.vertex_positions {motion}")
+
+
+def test_bodies_apart_are_not_looked_at(tmp_path: Path) -> None:
     scene = pair("cube", "ball", apart=1.5)
-    assert not touching(scene.mi, all_pairs=True)
-    assert touching(pair("cube", "ball").mi, all_pairs=True)
-    assert not touching(pair("cube", "ball").mi, all_pairs=False), "nothing moves"
+    assert not touching(scene.mi, True, [])
+    assert touching(pair("cube", "ball").mi, True, [])
+    assert not touching(pair("cube", "ball").mi, False, []), "nothing moves"
     found = gradient(scene, "first.vertex_positions translate:x")
     found.gradient_image(4, 0)
     assert not found.estimator._touching
+    for shift, met in ((0.0, True), (3.0, False)):
+        scene = in_parts(tmp_path, shift)
+        assert touching(scene.mi, True, Silhouettes(scene.mi).topology.parts) == met
+
+
+def test_boxes_that_meet_are_found_among_many() -> None:
+    low = np.arange(1000.0)[:, None] * [1.5, 0.1, 0]
+    assert not boxes_meet(low, low + 1)
+    low[777] = low[300] + 0.5
+    assert boxes_meet(low, low + 1)
+    still = np.zeros(1000, dtype=bool)
+    assert not boxes_meet(low, low + 1, still)
+    still[300] = True
+    assert boxes_meet(low, low + 1, still)
 
 
 def test_an_edge_in_the_middle_of_a_face_counts_once() -> None:
