@@ -17,6 +17,7 @@ from typing import Any
 
 from pathtracer.errors import InputError
 
+from .catalogue_table import catalogue_table
 from .plots import PLOTS
 from .record import REPOSITORY, read_result
 from .tables import TABLES as MORE_TABLES
@@ -24,7 +25,7 @@ from .tables import conditions
 from .warp_tables import WARP_TABLES
 
 #: Every table that a page may ask for.
-TABLES = {**MORE_TABLES, **WARP_TABLES}
+TABLES = {**MORE_TABLES, **WARP_TABLES, "catalogue": ("catalogue", catalogue_table)}
 
 
 def table_text(name: str, results: Path) -> str | None:

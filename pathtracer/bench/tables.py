@@ -110,6 +110,7 @@ def summary_table(record: Record) -> str:
 def projective_pairs(record: Record) -> list[dict[str, Any]]:
     """For each subject ours against the most efficient of theirs; ratios above 1 are in our favour."""
     found = of(record, "projective")
+    interior = {r["subject"]: r.get("first_cpu") for r in of(record, "interior")}
     pairs = []
     for subject in subjects(found):
         rows = [r for r in found if r["subject"] == subject]
@@ -130,6 +131,8 @@ def projective_pairs(record: Record) -> list[dict[str, Any]]:
                 "error": math.hypot(*(r["mse_error"] / r["mse"] for r in (ours, best))),
                 "first": min(r["first"] for r in theirs) / mine[0]["first"],
                 "first_cpu": min(r["first_cpu"] for r in theirs) / mine[0]["first_cpu"],
+                "first_seconds": (mine[0]["first_cpu"], min(r["first_cpu"] for r in theirs)),
+                "interior": interior.get(subject),
                 "default": None if default is None else default["first_cpu"] / mine[0]["first_cpu"],
                 "default_efficiency": None if default is None else ours["efficiency_cpu"] / default["efficiency_cpu"],
             }
@@ -141,7 +144,8 @@ def projective_table(record: Record) -> str:
     """edge_sampling against the most efficient of Mitsuba's projective integrators, case by case."""
     head = [
         "case", "best of ours", "our slope", "best of theirs", "their slope", "our error", "their error",
-        "CPU s", "theirs", "efficiency ratio", "to their default", "first gradient, CPU s", "ratio", "to their default",
+        "CPU s", "theirs", "efficiency ratio", "to their default", "first gradient, CPU s",
+        "theirs", "ratio", "to their default", "prb's, CPU s",
     ]  # fmt: skip
     rows = []
     for p in projective_pairs(record):
@@ -159,9 +163,10 @@ def projective_table(record: Record) -> str:
                 number(theirs["time_cpu"], 2),
                 f"{number(p['efficiency_cpu'], 2)} ± {100 * p['error']:.0f} %",
                 number(p["default_efficiency"], 2),
-                number(ours["first_cpu"], 2),
+                *(number(seconds, 2) for seconds in p["first_seconds"]),
                 number(p["first_cpu"], 2),
                 number(p["default"], 2),
+                number(p["interior"], 2),
             ]
         )
     return markdown(head, rows)
