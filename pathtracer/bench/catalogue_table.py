@@ -30,7 +30,8 @@ def catalogue_table(record: Record) -> str:
         line = [case]
         for name in estimators:
             row = next((r for r in rows if r["subject"] == case and r["estimator"] == name), None)
-            line += [_slope(row), number(row["backward"]), number(row["seconds"], 2)] if row else ["", "", ""]
+            backward = "–" if row is None or row["backward"] is None else f"{row['backward']:.3f}"
+            line += [_slope(row), backward, number(row["seconds"], 2)] if row else ["", "", ""]
         lines.append(line)
     sums = [_sum(name, [r for r in rows if r["estimator"] == name]) for name in estimators]
     return "\n".join([markdown(head, lines), "", *sums])
