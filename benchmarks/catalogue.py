@@ -36,18 +36,18 @@ def own_cases(spec: str) -> list[str]:
     if not properties:
         return [case.id for case in CASES if case.needs <= plain and case.needs - {"interior"}]
     every = plain | TABLE[name].hybrid
-    declared = {case for estimator, case in EXCEPTIONS if estimator == name and "curve" not in case}
+    declared = {case for (estimator, case), found in EXCEPTIONS.items() if estimator == name and found.bias}
     return [case.id for case in CASES if case.needs <= every and (case.id in declared or not case.needs <= plain)]
 
 
 def check(spec: str, case: str, budget: float) -> Row:
     """One row: verdict, slope with its interval, backward slope, largest block."""
     from pathtracer.verify import check_catalogue
-    from pathtracer.verify.catalogue import DECLARED
+    from pathtracer.verify.catalogue import find_case, settings_for
 
-    name = spec.partition(":")[0]
+    declared = settings_for(spec.partition(":")[0], find_case(case))
     began, cpu = time.perf_counter(), time.process_time()
-    (found,) = check_catalogue(case, [spec], budget=budget, seed=SEED, **DECLARED.get(name, {})).comparisons
+    (found,) = check_catalogue(case, [spec], budget=budget, seed=SEED, **declared).comparisons
     low, high = found.slope_interval()
     return {
         "tag": "catalogue",

@@ -15,8 +15,8 @@ import drjit as dr
 import mitsuba as mi
 import numpy as np
 
+from .boundary.contact import Parts, meshes_in_parts
 from .boundary.device import upload
-from .boundary.tables import Parts, meshes_in_parts
 from .boundary.topology import build_edges
 from .errors import UnsupportedGradient
 
@@ -134,7 +134,7 @@ class Contours:
         self.present = set(kind.tolist())
         self.kind, self.first = upload(mi.UInt32, kind), upload(mi.UInt32, first)
         self.faces, self.twin, self.jump = mi.UInt32(), mi.UInt32(), mi.Bool()
-        self.parts: Parts = []
+        self.parts: list[Parts] = []
         if self.meshes:
             self._upload_faces()
 

@@ -173,6 +173,8 @@ class Probe:
             valid &= hit.is_valid()
             near[first] = hit
             far[~first] = hit
+            first_surface = dr.select(first, surface, first_surface)
+            other_surface = dr.select(first, other_surface, surface)
             p_near = mi.Point3f(dr.select(first, mi.Vector3f(p), mi.Vector3f(p_near)))
             n_near = dr.select(first, n, n_near)
             p_far = mi.Point3f(dr.select(first, mi.Vector3f(p_far), mi.Vector3f(p)))

@@ -19,8 +19,8 @@ from .curve_point import CurvePoint, pick
 from .device import bits, recording
 from .quadrics import DISK, QUADRICS, Quadrics
 from .tables import (
-    ANOTHER,
     MESH,
+    NO_PART,
     NON_MANIFOLD,
     OPEN,
     QUADRIC,
@@ -250,7 +250,7 @@ class Silhouettes:
 
     def surface(self, hit: mi.PreliminaryIntersection3f, active: mi.Bool) -> mi.UInt32:
         """A number for the surface that was hit: of a mesh, one for each part that no edge joins to the others."""
-        number = dr.reinterpret_array(mi.UInt32, hit.shape) | ANOTHER
+        number = dr.reinterpret_array(mi.UInt32, hit.shape) | NO_PART
         if not self.topology.parts:
             return number
         index, family = self.owner(hit, active)

@@ -8,6 +8,7 @@ import drjit as dr
 import mitsuba as mi
 import numpy as np
 
+from .contact import Parts, meshes_in_parts
 from .device import upload
 from .quadrics import kind_numbers
 from .texture_lines import TextureLines
@@ -21,22 +22,7 @@ OPEN, NON_MANIFOLD, SMOOTH, UNIFORM = 1, 2, 4, 8
 MESH, QUADRIC, SPLINE, ROUND = range(1, 5)
 
 #: Set in the numbers of surfaces that are no parts of meshes.
-ANOTHER = 0x80000000
-
-
-#: Meshes of several surfaces that no edge joins, and which of them each face belongs to.
-Parts = list[tuple[Any, np.ndarray]]
-
-
-def meshes_in_parts(meshes: list[mi.Mesh], surface: np.ndarray) -> Parts:
-    """The meshes that are several surfaces.
-
-    Args:
-        surface: see `topology.Edges`, of the faces of all meshes.
-    """
-    ends = np.cumsum([mesh.face_count() for mesh in meshes])
-    each = zip(meshes, np.split(surface, ends[:-1]), strict=True)
-    return [(mesh, own) for mesh, own in each if len(own) and own.min() < own.max()]
+NO_PART = 0x80000000
 
 
 class SceneTables:
@@ -70,7 +56,7 @@ class SceneTables:
             first_vertex.append(vertices)
             vertices += len(positions[-1])
             triangles += len(faces[-1])
-        self.parts: Parts = []
+        self.parts: list[Parts] = []
         self.lines = TextureLines(meshes, first_vertex, self.first_face)
         self.tubes = TubeTables(tubes)
         self.quadric_kind = kind_numbers(quadrics)

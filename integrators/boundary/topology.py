@@ -26,7 +26,7 @@ WELD_TOLERANCE = 4e-7
 
 @dataclass(frozen=True)
 class Edges:
-    """Welded edges of a set of triangle meshes; all arrays have one entry per edge.
+    """Welded edges of a set of triangle meshes; all arrays but `surface` have one entry per edge.
 
     Attributes:
         start, end: vertex indices of the edge as its first face stores them.
@@ -36,8 +36,7 @@ class Edges:
         smooth: both faces belong to one smoothly shaded surface without a seam, so only a silhouette can be a jump.
         uniform: both faces belong to one shape and share their vertices, so a flat pair of faces shows no jump.
         first_face, last_face: indices into the faces.
-        surface: of every *face*, a number for the surface that it is part of: faces of one shape that edges join, one
-            after the other.
+        surface: (T,) which surface each face is part of: faces of one shape that edges join; −1 for those left out.
         skipped_edges: edges of zero length that were left out.
         skipped_faces: faces of zero area that were left out.
     """
@@ -186,7 +185,7 @@ def build_edges(
         uniform=uniform,
         first_face=face[first],
         last_face=face[last],
-        surface=connected_components(graph, directed=False)[1].astype(np.int64),
+        surface=np.where(solid, connected_components(graph, directed=False)[1], -1),
         skipped_edges=skipped_edges,
         skipped_faces=skipped_faces,
     )

@@ -47,7 +47,7 @@ def _sum(estimator: str, rows: list[Record]) -> str:
     declared = "; as declared: " + ", ".join(f"`{name}`" for name in expected) if expected else ""
     budgets = sorted({r["budget"] for r in rows})
     budget = " or ".join(f"{b:g}" for b in budgets)
-    commits = ", ".join(dict.fromkeys(str(r["commit"])[:8] for r in rows))
+    commits = ", ".join(dict.fromkeys(r["commit"][:8] + "+" * r["commit"].endswith("+") for r in rows))
     return (
         f"* {estimator}: {words}{names}{declared}. {sum(r['seconds'] for r in rows) / 60:.0f} min, "
         f"at most {budget} s for each case; commit {commits}."

@@ -210,12 +210,15 @@ def test_bodies_apart_are_not_looked_at(tmp_path: Path) -> None:
 def test_boxes_that_meet_are_found_among_many() -> None:
     low = np.arange(1000.0)[:, None] * [1.5, 0.1, 0]
     assert not boxes_meet(low, low + 1)
+    assert not boxes_meet(np.roll(low, 1, axis=1), np.roll(low, 1, axis=1) + 1)
     low[777] = low[300] + 0.5
     assert boxes_meet(low, low + 1)
     still = np.zeros(1000, dtype=bool)
     assert not boxes_meet(low, low + 1, still)
     still[300] = True
     assert boxes_meet(low, low + 1, still)
+    assert not boxes_meet(np.full((2, 3), np.inf), np.full((2, 3), -np.inf)), "nothing in them"
+    assert not boxes_meet(np.zeros((0, 3)), np.zeros((0, 3)))
 
 
 def test_an_edge_in_the_middle_of_a_face_counts_once() -> None:

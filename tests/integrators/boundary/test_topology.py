@@ -103,3 +103,17 @@ def test_a_million_triangles_take_seconds() -> None:
     assert time.process_time() - start < 20
     assert edges.faces.max() == 2
     assert len(edges) == len(build_edges(positions, faces))
+
+
+def test_a_surface_is_what_edges_join() -> None:
+    """Seams part nothing; a shared corner joins nothing; two shapes are two surfaces; a face without area is none."""
+    one, faces = soup(CORNERS, TRIANGLES)
+    assert len(set(build_edges(one, faces).surface)) == 1
+    both = np.concatenate([one, one + 1]), np.concatenate([faces, faces + len(one)])
+    surface = build_edges(*both).surface
+    assert len(set(surface)) == 2 and len(set(surface[:12])) == len(set(surface[12:])) == 1
+    shapes = np.repeat([0, 1], 12)
+    beside = np.concatenate([one, one + np.eye(3)[0]]), both[1]
+    assert len(set(build_edges(*beside).surface)) == 1
+    assert len(set(build_edges(*beside, shapes).surface)) == 2
+    assert build_edges(CORNERS, np.vstack([TRIANGLES, [0, 0, 1]])).surface[-1] == -1
