@@ -11,8 +11,9 @@ import mitsuba as mi
 #: How far in front of a silhouette a ray begins, in gaps: above the floor that it lies on, seen at 2 degrees or more.
 CONTACT = 30
 
-#: How far from a crease towards the opposite vertex one looks: in parts of that way, and in ε.
-INSIDE, INSIDE_SIDES = 0.25, 4
+#: How far from a crease towards the opposite vertex one looks: in parts of that way, and in ε at most. The shading
+#: changes on that way, too, and what changes there is no part of the jump. Round-off may ask for more, up to a quarter.
+INSIDE, INSIDE_SIDES, INSIDE_MOST = 1e-3, 4, 0.25
 
 
 @dataclass
@@ -57,7 +58,7 @@ class CurvePoint:
         return mi.Point3f(p if back is None else p + back * (CONTACT * self.gap))
 
     def sides(
-        self, normal: mi.Vector2f, ε: mi.Float, project: Callable[[mi.Vector3f], mi.Vector2f]
+        self, normal: mi.Vector2f, ε: mi.Float, least: mi.Float, project: Callable[[mi.Vector3f], mi.Vector2f]
     ) -> tuple[mi.Vector2f, mi.Vector2f]:
         """Where to look from the projected point to see either side: against `normal`, and along it.
 
@@ -65,12 +66,18 @@ class CurvePoint:
 
         Args:
             normal: unit normal of the projected curve.
+            least: distance that round-off needs.
             project: the change of the projected point for a displacement of p.
         """
         a, b = project(self.into0), project(self.into1)
         along = dr.dot(normal, a) > 0
         low, high = dr.select(along, b, a), dr.select(along, a, b)
-        inside = lambda v: v * dr.minimum(INSIDE, INSIDE_SIDES * ε / dr.norm(v))
+
+        def inside(v: mi.Vector2f) -> mi.Vector2f:
+            scale = dr.rcp(dr.norm(v))
+            needed = dr.minimum(INSIDE_MOST, least * scale)
+            return mi.Vector2f(v * dr.maximum(dr.minimum(INSIDE, INSIDE_SIDES * ε * scale), needed))
+
         faces = self.crease & (dr.dot(normal, low) < 0) & (dr.dot(normal, high) > 0)
         return dr.select(faces, inside(low), -ε * normal), dr.select(faces, inside(high), ε * normal)
 

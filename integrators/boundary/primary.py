@@ -67,9 +67,11 @@ def sides_of(
         project: the change of the projected point for a displacement of the curve point.
     """
     ε = side_distance(film)
-    closer = dr.norm(project(outward * dr.maximum(point.limb, FLOAT_LIMB * distance)))
-    ε = dr.select(point.limb > 0, dr.clip(closer, ε - SIDE_PIXELS, ε), ε)
-    return point.sides(normal, ε, project)
+    float_film, size = ε - SIDE_PIXELS, dr.norm(project(outward))
+    float_space = size * FLOAT_LIMB * distance
+    closer = dr.maximum(size * point.limb, float_space)
+    ε = dr.select(point.limb > 0, dr.clip(closer, float_film, ε), ε)
+    return point.sides(normal, ε, dr.maximum(float_film, float_space), project)
 
 
 def visible(scene: mi.Scene, ray: mi.Ray3f, p: mi.Point3f, exact: mi.Bool | bool, active: mi.Bool) -> mi.Bool:
