@@ -47,7 +47,8 @@ class Row:
         estimator: plugin, or `name:property=value,...`.
         label: what tables call the estimator, when not by its own text.
         quick: whether the quick suite has it.
-        patience: processor seconds of one gradient image, in units of those that others get.
+        patience: processor seconds of one gradient image, and samples of its reference, in units of those that others
+            get.
     """
 
     tag: str
@@ -126,7 +127,8 @@ def run_rows(
     done: dict[tuple[str, str], dict[str, Any]] = {}
     wanted = [r for r in rows if r.quick or full]
     for subject in dict.fromkeys(r.subject for r in wanted):
-        asked = {"subject": subject, "spp": 2048 if full else 512, "seed": seed}
+        patience = max(r.patience for r in wanted if r.subject == subject)
+        asked = {"subject": subject, "spp": round((2048 if full else 512) * patience), "seed": seed}
         truth = call("measure:reference", asked, 900, **options, fresh=False)
         if "failure" in truth:
             raise UsageError(f"no reference: {truth['failure']}", where=subject)
