@@ -72,6 +72,7 @@ class Parts:
         pairs = np.unique(np.repeat(surface[kept], 3) * mesh.vertex_count() + faces[kept].ravel())
         owner, self._vertices = np.divmod(pairs, mesh.vertex_count())
         self._starts = np.flatnonzero(np.diff(owner, prepend=-1))
+        #: the positions that were looked at; `device.arrays` passes over what has this name
         self.alive: Any = None
         self._answer = False
 
