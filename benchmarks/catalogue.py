@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pathtracer.bench.record import RESULTS, environment, read_result, write_result
+from pathtracer.errors import UsageError
 
 ESTIMATORS = ("edge_sampling", "warped_area", "warped_area:hybrid=true")
 SEED = 0
@@ -75,20 +76,32 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=60.0, help="seconds for each case")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "catalogue.json")
     options = parser.parse_args()
+    try:
+        measure(options.estimators, options.cases, options.budget, options.output)
+    except UsageError as error:
+        parser.error(str(error))
+
+
+def measure(estimators: list[str], cases: list[str] | None, budget: float, output: Path) -> None:
+    """Check, and write after every case.
+
+    Raises:
+        UsageError: unknown estimator or case.
+    """
     from pathtracer.runtime import activate
     from pathtracer.verify.survey import select_cases
 
     env = environment(activate(), SEED)
     rows: dict[tuple[str, str], Row] = {}
-    if options.output.is_file():
-        rows = {(row["estimator"], row["subject"]): row for row in read_result(options.output)["rows"]}
-    for spec in options.estimators:
-        for case in [c.id for c in select_cases(options.cases)] if options.cases else own_cases(spec):
-            row = {**check(spec, case, options.budget), "commit": env["commit"], "date": env["date"]}
+    if output.is_file():
+        rows = {(row["estimator"], row["subject"]): row for row in read_result(output)["rows"]}
+    for spec in estimators:
+        for case in [c.id for c in select_cases(cases)] if cases else own_cases(spec):
+            row = {**check(spec, case, budget), "commit": env["commit"], "date": env["date"]}
             rows[spec, case] = row
             print(f"{case} {spec}: {row['verdict']}, {row['slope']:.3f}, {row['seconds']:.1f} s", flush=True)
             seconds = sum(float(row["seconds"]) for row in rows.values())
-            write_result(options.output, "catalogue", "full", env, list(rows.values()), seconds)
+            write_result(output, "catalogue", "full", env, list(rows.values()), seconds)
 
 
 if __name__ == "__main__":

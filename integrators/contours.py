@@ -103,6 +103,11 @@ class Crossing:
             setattr(self, field.name, type(mine)(dr.select(where, getattr(other, field.name), mine)))
 
 
+def scene_key(scene: mi.Scene) -> tuple[Any, ...]:
+    """Changes when a shape is added, removed, or a mesh gets other faces."""
+    return tuple((s.ptr, *((s.vertex_count(), s.faces_buffer().index) if s.is_mesh() else ())) for s in scene.shapes())
+
+
 class Contours:
     """The silhouettes of all shapes of a scene, for walks.
 

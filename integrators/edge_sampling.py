@@ -37,7 +37,8 @@ from .boundary.budget import Pilot, measure, shares
 from .boundary.camera import FilmMap
 from .boundary.chain import ChainTables
 from .boundary.contact import touching
-from .boundary.crossings import crossing_term, film_cells, seen
+from .boundary.crossing_search import film_cells
+from .boundary.crossings import crossing_term, seen
 from .boundary.deliver import nothing
 from .boundary.device import arrays, recording, upload
 from .boundary.film import FilmSplat

@@ -29,7 +29,7 @@ from .boundary.contact import touching
 from .boundary.crossings import seen
 from .boundary.device import arrays, recording, upload
 from .boundary.silhouettes import Silhouettes
-from .contours import Contours
+from .contours import Contours, scene_key
 from .edge_sampling import geometry_moves
 from .errors import GradientWarning, UnsupportedGradient
 from .path_replay import PathReplay
@@ -105,7 +105,7 @@ class WarpedArea(PathReplay):
         )
         self._refuse_values()
         self.edges = LeftToEdges(props, self.film_field) if bool(props.get("hybrid", False)) else None
-        self._contours: tuple[mi.Scene, Contours, bool] | None = None
+        self._contours: tuple[Any, Contours, bool] | None = None
         #: Arrays of the silhouettes, at last the lamps' spheres: where `dr.freeze` looks for the inputs of a recording
         self._arrays: list[Any] = []
         self._crossed: mi.Scene | None = None
@@ -125,7 +125,7 @@ class WarpedArea(PathReplay):
                 raise ValueError(f"{name} is {value}, a number from 0 on was expected")
 
     def contours(self, scene: mi.Scene) -> Contours:
-        """The silhouettes of the scene, its tables built once."""
+        """The silhouettes of the scene, its tables built once for a list of shapes and faces."""
         contours = self._tables(scene)
         contours.refresh()
         return contours
@@ -137,9 +137,9 @@ class WarpedArea(PathReplay):
         self._arrays.append(lamp_spheres(scene))
 
     def _tables(self, scene: mi.Scene) -> Contours:
-        if self._contours is None or self._contours[0] is not scene:
+        if self._contours is None or not (recording() or self._contours[0] == scene_key(scene)):
             with dr.suspend_grad():
-                self._contours = (scene, Contours(scene), even_sky(scene))
+                self._contours = (scene_key(scene), Contours(scene), even_sky(scene))
         return self._contours[1]
 
     def say_what_is_missing(self, scene: mi.Scene, sensor: mi.Sensor) -> None:

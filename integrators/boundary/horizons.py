@@ -26,6 +26,7 @@ import drjit as dr
 import mitsuba as mi
 import numpy as np
 
+from .beside import Beside
 from .camera import FilmMap
 from .deliver import tangent_of
 from .device import upload
@@ -34,7 +35,7 @@ from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
 from .layers import behind, missed, transparent
-from .primary import Beside, jump_across, side_distance
+from .primary import jump_across, side_distance
 from .view import View
 
 
@@ -240,7 +241,8 @@ def horizon_term(
         weight = dr.select(active, 0.5 * dr.pi * width * count / (probability * numbers.density), 0)
         tangent = tangent_of(mode, motion)
         dr.eval(u, at, normal, weight, active, numbers.cell, random, tangent)
-        sides = Beside.neither(normal, side_distance(film))
+        ε = side_distance(film)
+        sides = Beside.neither(-ε * normal, ε * normal)
         jump = jump_across(integrator, scene, camera, at, lens, sides, random, active)
         return Contribution(u, motion, weight=weight, tangent=tangent, **jump)
 

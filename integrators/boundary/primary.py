@@ -12,12 +12,12 @@ Source: Li, Aittala, Durand, Lehtinen 2018, section 3; formula in docs/theory/ed
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import drjit as dr
 import mitsuba as mi
 
+from .beside import Beside, Looks
 from .camera import FilmMap
 from .curve_point import CurvePoint
 from .deliver import tangent_of
@@ -84,32 +84,6 @@ def visible(scene: mi.Scene, ray: mi.Ray3f, p: mi.Point3f, exact: mi.Bool | bool
     clearance = dr.select(exact, 0, TOUCH)
     shadow = mi.Ray3f(mi.Point3f(p + back * clearance), dr.normalize(back), dr.norm(back) * (1 - clearance), 0, [])
     return active & ~scene.ray_test(shadow, active)
-
-
-@dataclass
-class Beside:
-    """Rays to both sides of a curve; those that pass silhouettes on the side away from the occluder begin there.
-
-    Attributes:
-        exact: (N,) whether there is one; else the side is seen by a camera ray at a distance of ε.
-        far_side: (N,) whether it is the side towards which the film normal points.
-        start: (N,) point just beside the silhouette.
-        d: (N,) direction away from the camera.
-        low, high: (N,) from the curve to where camera rays see its sides, in pixels.
-    """
-
-    exact: mi.Bool
-    far_side: mi.Bool
-    start: mi.Point3f
-    d: mi.Vector3f
-    low: mi.Vector2f
-    high: mi.Vector2f
-
-    @classmethod
-    def neither(cls, normal: mi.Vector2f, ε: mi.Float) -> Beside:
-        """Both sides seen by camera rays, at a distance of ε."""
-        nowhere = mi.Point3f(0), mi.Vector3f(0)
-        return cls(mi.Bool(False), mi.Bool(False), *nowhere, mi.Vector2f(-ε * normal), mi.Vector2f(ε * normal))
 
 
 class PrimaryCurves:
@@ -277,11 +251,11 @@ def primary_term(
             d = dr.normalize(mi.Vector3f(p - start) + outward * clear + miss)
         else:
             active &= visible(scene, mi.Ray3f(ray), start, exact, active)
-        beside = Beside(exact, side > 0, start, d, low, high)
+        beside = Beside(exact, side > 0, start, d, low, high, exact & (point.limb > 0))
         weight = dr.select(active, dr.rcp(probability * numbers.density), 0)
         tangent = tangent_of(mode, motion)
         dr.eval(u, at, perp, weight, active, numbers.cell, beside, random, tangent)
-        jump = jump_across(integrator, scene, camera, at, aperture, beside, random, active)
+        jump = jump_across(integrator, scene, camera, at, aperture, beside, random, active, curves.has_limbs)
         return Contribution(u, motion, weight=weight, reach=dr.norm(perp), tangent=tangent, **jump)
 
     with dr.suspend_grad():
@@ -300,38 +274,31 @@ def jump_across(
     beside: Beside,
     random: Stream,
     active: mi.Bool,
+    limbs: bool = False,
 ) -> dict[str, Any]:
     """L on the low side less L on the high side, including the sensor's weight; the same for alpha and AOVs.
+
+    Args:
+        limbs: whether there may be limbs, which are looked at from two distances.
 
     Returns:
         value, alpha, aovs and wavelengths of a `Contribution`.
 
     On the outer side of a silhouette the ray starts beside it: a camera ray at a distance of ε could miss a layer of
-    the occluder close behind, which has a silhouette of its own. Both sides are lanes 2i and 2i + 1 of one launch: one
-    kernel to compile, and equal random numbers.
+    the occluder close behind, which has a silhouette of its own.
     """
-    count = dr.width(u)
-    lane = dr.arange(mi.UInt32, 2 * count)
-    pair, far_side = lane >> 1, (lane & 1) == 1
-    at = dr.gather(mi.Point2f, u, pair)
-    lens = None if aperture is None else dr.gather(mi.Point2f, aperture, pair)
-    both = dr.gather(mi.Bool, active, pair)
-    outer = dr.gather(Beside, beside, pair)
-    ray, weight = camera.ray(mi.Point2f(at + dr.select(far_side, outer.high, outer.low)), lens)
-    onward = mi.RayDifferential3f(dr.detach(ray))
-    from_curve = outer.exact & (outer.far_side == far_side)
-    onward.o = mi.Point3f(dr.select(from_curve, mi.Vector3f(outer.start), mi.Vector3f(onward.o)))
-    onward.d = dr.select(from_curve, outer.d, onward.d)
-    L, valid = integrator.radiance(scene, random.gather(pair), onward, 0, both)
-    L = dr.select(both, L * dr.detach(weight), 0)
-    covered = dr.select(both & valid, mi.Float(1), mi.Float(0))
-    aovs = integrator.aovs.values(scene, mi.Ray3f(onward), mi.Point3f(dr.detach(ray.o)), both)
+    looks = Looks(beside, active, limbs)
+    lens = None if aperture is None else looks.of(aperture)
+    ray, weight = camera.ray(mi.Point2f(looks.of(u) + looks.offset()), lens)
+    onward = looks.start(mi.Ray3f(ray))
+    L, valid = integrator.radiance(scene, random.gather(looks.point), onward, 0, looks.active)
+    L = dr.select(looks.active, L * dr.detach(weight), 0)
+    covered = dr.select(looks.active & valid, mi.Float(1), mi.Float(0))
+    aovs = integrator.aovs.values(scene, mi.Ray3f(onward), mi.Point3f(dr.detach(ray.o)), looks.active)
     dr.eval(L, covered, aovs)
-    first = 2 * dr.arange(mi.UInt32, count)
-    jump = lambda x: dr.gather(type(x), x, first) - dr.gather(type(x), x, first + 1)
     return {
-        "value": jump(L),
-        "alpha": jump(covered),
-        "aovs": [jump(aov) for aov in aovs],
-        "wavelengths": dr.gather(type(ray.wavelengths), ray.wavelengths, first) if mi.is_spectral else ray.wavelengths,
+        "value": looks.jump(L),
+        "alpha": looks.jump(covered),
+        "aovs": [looks.jump(aov) for aov in aovs],
+        "wavelengths": looks.first(ray.wavelengths) if mi.is_spectral else ray.wavelengths,
     }

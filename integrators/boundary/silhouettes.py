@@ -160,6 +160,7 @@ class Silhouettes:
         self.tubes = Tubes(tubes, topology.tubes) if tubes else None
         families = [family for family in (self.quadrics, self.tubes) if family is not None]
         self.smooth = Smooth(families) if families else None
+        self.has_limbs = self.quadrics is not None and self.quadrics.kinds != {DISK}
         self.edge_count = topology.size
         self.has_edges = topology.size > 0
         #: of the mesh edges; `shadow.break_at_terminators` takes SMOOTH from some

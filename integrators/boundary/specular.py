@@ -24,6 +24,7 @@ from typing import Any
 import drjit as dr
 import mitsuba as mi
 
+from .beside import Beside, Looks
 from .camera import FilmMap
 from .chain import ChainTables
 from .distribution import Discrete
@@ -237,7 +238,8 @@ def specular_term(
         distance = dr.norm(mi.Vector3f(camera.ray(u, lens)[0].o - o)) + dr.norm(mi.Vector3f(start - o))
         sides = sides_of(film, point, outward, normal, distance, move)
         dr.eval(u, at, sides, weight, active, start, d, exact, stretch, numbers.cell, tangent)
-        jump, wavelengths = _jump(integrator, view, chain, at, sides, lens, start, d, exact, random, active)
+        beside = Beside(exact, mi.Bool(True), start, d, *sides, exact & (point.limb > 0))
+        jump, wavelengths = _jump(integrator, view, chain, at, beside, lens, random, active)
         return Contribution(u, motion, jump, weight, stretch * size, None, wavelengths, tangent)
 
     with dr.suspend_grad():
@@ -253,33 +255,19 @@ def _jump(
     view: ChainView,
     chain: mi.UInt32,
     u: mi.Point2f,
-    sides: tuple[mi.Vector2f, mi.Vector2f],
+    beside: Beside,
     lens: mi.Point2f | None,
-    start: mi.Point3f,
-    d: mi.Vector3f,
-    exact: mi.Bool,
     random: Any,
     active: mi.Bool,
 ) -> tuple[mi.Spectrum, Any]:
-    """L on the low side less L on the high side, through the chain; both in one launch, with equal random numbers."""
-    count = dr.width(u)
-    lane = dr.arange(mi.UInt32, 2 * count)
-    pair, outer = lane >> 1, (lane & 1) == 1
-    pick = lambda value: dr.gather(type(value), value, pair)
-    chain, both = pick(chain), pick(active)
-    at = mi.Point2f(pick(u) + dr.select(outer, pick(sides[1]), pick(sides[0])))
-    ray, W, fits = view.ray(chain, at, None if lens is None else pick(lens), both)
-    beside = outer & pick(exact)
-    onward = mi.RayDifferential3f(ray)
-    onward.o = mi.Point3f(dr.select(beside, mi.Vector3f(pick(start)), mi.Vector3f(onward.o)))
-    onward.d = dr.select(beside, pick(d), onward.d)
+    """L on the low side less L on the high side, through the chain."""
+    looks = Looks(beside, active, view.curves.has_limbs)
+    chain = looks.of(chain)
+    at = mi.Point2f(looks.of(u) + looks.offset())
+    ray, W, fits = view.ray(chain, at, None if lens is None else looks.of(lens), looks.active)
     length = dr.gather(mi.UInt32, view.chains.length, chain)
-    L, _ = integrator.radiance(view.scene, random.gather(pair), onward, length, fits)
+    L, _ = integrator.radiance(view.scene, random.gather(looks.point), looks.start(ray), length, fits)
     L = dr.select(fits & dr.all(dr.isfinite(L)), L * W, 0)
-    fits = mi.UInt32(dr.select(fits, 1, 0))
     dr.eval(L, fits)
-    first = 2 * dr.arange(mi.UInt32, count)
-    whole = (dr.gather(mi.UInt32, fits, first) & dr.gather(mi.UInt32, fits, first + 1)) == 1
-    jump = dr.select(whole, dr.gather(mi.Spectrum, L, first) - dr.gather(mi.Spectrum, L, first + 1), 0)
-    λ = ray.wavelengths
-    return jump, dr.gather(type(λ), λ, first) if mi.is_spectral else λ
+    jump = dr.select(looks.whole(fits), looks.jump(L), 0)
+    return jump, looks.first(ray.wavelengths) if mi.is_spectral else ray.wavelengths

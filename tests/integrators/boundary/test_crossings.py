@@ -147,7 +147,7 @@ no_shadows = pytest.mark.filterwarnings("ignore::integrators.errors.GradientWarn
 @no_shadows
 def test_crossings_are_seen_through_masks() -> None:
     scene = pair("cube", "ball", {"foil": foil(0.1, ACROSS)})
-    assert_right(scene, "first.vertex_positions translate:0.5,0.3,1", max_depth=2, spp=512)
+    assert_right(scene, "first.vertex_positions translate:0.5,0.3,1", max_depth=2, spp=1024)
 
 
 @no_shadows
@@ -234,6 +234,31 @@ def test_an_edge_in_the_middle_of_a_face_counts_once() -> None:
 @pytest.mark.parametrize("height", [0.0, -0.1])
 def test_a_body_on_the_ground_moves_or_the_ground_below_a_sunk_one(height: float) -> None:
     assert_right(standing(height), "base.vertex_positions translate:0.2,0,1" if height else TOP)
+
+
+def sunk_ball(height: float) -> Scene:
+    """A small ball in a floor under an even sky, where they meet on the side of the camera."""
+    return Scene.from_dict(
+        {
+            "type": "scene",
+            "integrator": {"type": "path", "max_depth": 2},
+            "camera": {
+                "type": "perspective",
+                "fov": 3,
+                "to_world": T().look_at([0, -3.4, 2.2], [0, -0.09, 0], [0, 0, 1]),
+                "film": FILM,
+            },
+            "floor": {"type": "rectangle", "to_world": T().scale(8)},
+            "ball": {"type": "sphere", "radius": 0.1, "center": [0, 0, height]},
+            "sky": {"type": "constant"},
+        }
+    )
+
+
+@pytest.mark.parametrize("height", [0.04, -0.04])
+def test_the_sky_that_a_round_body_hides_counts_once_where_it_meets_the_floor(height: float) -> None:
+    """It changes with the root of the distance: looked at from farther than Mitsuba's own offsets, it counts twice."""
+    assert_right(sunk_ball(height), "ball.to_world translate:0.2,1,0.4", step=1e-3, max_depth=2, spp=1024)
 
 
 @pytest.mark.parametrize(("height", "expected"), [(0.0, set()), (-0.01, {"crossing-indirect"})])
