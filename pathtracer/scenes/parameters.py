@@ -51,7 +51,7 @@ class ParameterInfo:
         shape: of the value as an array, () for a number.
         range: smallest and largest current value, None when it has none.
         bounds: natural bounds, either side may be None.
-        space: the space to optimise it in: "logit", "log", "box", "identity", "direction", "pose".
+        space: the space to optimise it in: "logit", "log", "box", "identity", "direction", "pose", "large-steps".
         differentiable: whether any estimator has a derivative for it.
         discontinuous: whether it moves geometry, so that visibility changes with it.
         reason: why it is not differentiable, "" when it is.
@@ -208,6 +208,8 @@ def _domain(kind: str, user: str, name: str, array: np.ndarray | None) -> tuple[
     """Natural bounds and the space to optimise in."""
     if kind == "transform":
         return (None, None), "direction" if user == "directional" else "pose"
+    if name == "vertex_positions":
+        return (None, None), "large-steps"
     if kind in ("positions", "normals", "texcoords", "faces", "setting"):
         return (None, None), "identity"
     if kind == "attribute":

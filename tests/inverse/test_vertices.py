@@ -41,14 +41,14 @@ def cube(size: int = 12) -> Scene:
 @pytest.fixture
 def problem() -> Problem:
     scene = cube()
-    parameter = Parameter(KEY, space="large-steps", truth="scene")
+    parameter = Parameter(KEY, truth="scene")
     return Problem(scene, View("v", np.zeros((12, 12, 3))), parameter, estimator="edge_sampling", spp=4)
 
 
 def test_vertices_start_where_the_mesh_has_them(problem) -> None:
     own = np.array(problem.scene.params[KEY])
     np.testing.assert_allclose(problem.values(problem.start)[KEY], own, atol=1e-6)
-    assert problem.start.size == 8 * 3
+    assert problem.start.size == 8 * 3, "one unknown for each place, which is the default"
     assert problem.unknowns[0].display(problem.start).shape == (24, 3)
 
 

@@ -69,7 +69,7 @@ def test_keys_are_mitsubas_own_and_the_same_in_every_process(scene: Scene, folde
         ("wood.data", "texture", "bitmap", (0, 1), "logit", False),
         ("sky.data", "envmap", "envmap", (0, None), "log", False),
         ("sky.scale", "scalar", "envmap", (0, None), "log", False),
-        ("cube.vertex_positions", "positions", "cube", (None, None), "identity", True),
+        ("cube.vertex_positions", "positions", "cube", (None, None), "large-steps", True),
         ("cube.vertex_normals", "normals", "cube", (None, None), "identity", False),
         ("cube.bsdf.alpha.value", "scalar", "roughconductor", (0.001, 1), "logit", False),
         ("frosted.bsdf.eta", "scalar", "roughdielectric", (1.0001, 4), "box", False),
