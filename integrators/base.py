@@ -340,3 +340,14 @@ def camera_attached(sensor: mi.Sensor) -> bool:
     values = mi.traverse(sensor)
     own = (key for key in values.keys() if not key.startswith("film."))
     return any(dr.grad_enabled(values[key]) for key in own)
+
+
+def geometry_moves(scene: mi.Scene) -> bool:
+    """Whether a shape, or the place of a delta light, carries derivatives."""
+    if any(shape.parameters_grad_enabled() for shape in scene.shapes()):
+        return True
+    delta = (e for e in scene.emitters() if mi.has_flag(e.flags(), mi.EmitterFlags.Delta))
+    places = (
+        values[key] for e in delta for values in [mi.traverse(e)] for key in ("position", "to_world") if key in values
+    )
+    return any(dr.grad_enabled(place) for place in places)

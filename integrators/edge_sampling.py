@@ -32,7 +32,7 @@ import drjit as dr
 import mitsuba as mi
 import numpy as np
 
-from .base import camera_attached
+from .base import camera_attached, geometry_moves
 from .boundary.budget import Pilot, measure, shares
 from .boundary.camera import FilmMap
 from .boundary.chain import ChainTables
@@ -54,6 +54,7 @@ from .boundary.shadow import break_at_terminators, shadow_term
 from .boundary.silhouettes import Silhouettes, scene_key
 from .boundary.sky import SKY_SHADOW, sky_share, sky_term
 from .boundary.specular import specular_term
+from .boundary.specular_crossings import seen_behind_chains, specular_crossing_term
 from .boundary.stream import Stream
 from .boundary.tables import SceneTables
 from .errors import GradientWarning, UnsupportedGradient
@@ -101,7 +102,8 @@ class EdgeSampling(PathReplay):
         self._topology: SceneTables | None = None
         self._lights: LightTables | None = None
         self._chains: ChainTables | None = None
-        self._touching = False
+        #: whether bodies touch, and whether mirrors show that they pass through each other
+        self._touching = self._mirrored = False
         self._visits = 0
         self._smooth: SmoothFaces | None = None
         self._extent = dr.opaque(mi.Float, 0)
@@ -154,7 +156,7 @@ class EdgeSampling(PathReplay):
                 self._topology = topology = Silhouettes(scene, topology).topology
                 self._lights = lights = Lights(scene, self._extent, lights).tables
             self._memory, self._restored = self._restored, {}
-            self._touching, self._visits = False, 0
+            self._touching, self._mirrored, self._visits = False, False, 0
             smooth = smooth_meshes(scene)
             self._smooth = SmoothFaces(smooth) if smooth else None
             self._say(boundary_limits(scene, topology.lines.skipped, self.max_depth))
@@ -171,8 +173,8 @@ class EdgeSampling(PathReplay):
         if recorded:
             self._find_chains(scene, sensor, topology)
         self._arrays = arrays([table for table in (topology, lights, self._chains, self._smooth) if table is not None])
-        if self._touching:  # a recording without that term has one array less
-            self._arrays.append(dr.opaque(mi.Float, 1))
+        # a recording without one of these terms has one array less
+        self._arrays += [dr.opaque(mi.Float, 1) for term in (self._touching, self._mirrored) if term]
         if recorded and self.guiding:
             self._remember(scene, sensor, topology, lights)
 
@@ -183,7 +185,10 @@ class EdgeSampling(PathReplay):
             self._chains = None
             return
         with dr.suspend_grad():
-            self._chains = ChainTables(scene, Silhouettes(scene, topology), sensor, bounces)
+            curves = Silhouettes(scene, topology)
+            self._chains = ChainTables(scene, curves, sensor, bounces)
+            if self._touching and not self._mirrored:
+                self._mirrored = seen_behind_chains(scene, curves, self._chains, sensor)
         self._say(self._chains.limits())
 
     def _remember(self, scene: mi.Scene, sensor: mi.Sensor, topology: SceneTables, tables: LightTables) -> None:
@@ -201,6 +206,8 @@ class EdgeSampling(PathReplay):
             elements["receivers"] = (size, True)
         if self._chains is not None and self._chains.size:
             elements["specular"] = (self._chains.padded * size, False)
+            if self._mirrored:
+                elements["specular crossing"] = (self._chains.padded * film_cells(film), False)
         if self._touching:
             elements["crossing"] = (film_cells(film), False)
         if self._smooth is not None:
@@ -344,7 +351,13 @@ class EdgeSampling(PathReplay):
         if self._chains is None or self._chains.size == 0:
             return nothing(FilmSplat(sensor), mode)
         break_at_terminators(curves, Lights(scene, self._extent, self._lights))
-        return specular_term(self, mode, scene, curves, self._chains, sensor, _mix(seed, 6), *rest)
+        spp, grad_in = rest
+        image = specular_term(self, mode, scene, curves, self._chains, sensor, _mix(seed, 6), spp, grad_in)
+        if self._mirrored:
+            spp = max(1, round(_SHARES["crossing"] * spp))
+            more = specular_crossing_term(self, mode, scene, curves, self._chains, sensor, _mix(seed, 11), spp, grad_in)
+            image = more if image is None else image + more
+        return image
 
     def _shadow(self, mode: Any, scene: Any, curves: Any, sensor: Any, seed: Any, *rest: Any) -> Any:
         lights = Lights(scene, self._extent, self._lights)
@@ -389,14 +402,3 @@ def _mix(seed: Any, term: int) -> mi.UInt32:
     mixed = mi.sample_tea_32(mi.UInt32(seed), dr.opaque(mi.UInt32, 0x9E3779B9 * term & 0xFFFFFFFF))[0]
     dr.make_opaque(mixed)
     return mixed
-
-
-def geometry_moves(scene: mi.Scene) -> bool:
-    """Whether a shape, or the place of a delta light, carries derivatives."""
-    if any(shape.parameters_grad_enabled() for shape in scene.shapes()):
-        return True
-    delta = (e for e in scene.emitters() if mi.has_flag(e.flags(), mi.EmitterFlags.Delta))
-    places = (
-        values[key] for e in delta for values in [mi.traverse(e)] for key in ("position", "to_world") if key in values
-    )
-    return any(dr.grad_enabled(place) for place in places)

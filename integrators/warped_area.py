@@ -24,13 +24,12 @@ import mitsuba as mi
 import numpy as np
 
 from .attached import SPECULAR, SceneTraits, scene_bsdfs
-from .base import camera_attached
+from .base import camera_attached, geometry_moves
 from .boundary.contact import touching
 from .boundary.crossings import seen
 from .boundary.device import arrays, recording, upload
 from .boundary.silhouettes import Silhouettes
 from .contours import Contours, scene_key
-from .edge_sampling import geometry_moves
 from .errors import GradientWarning, UnsupportedGradient
 from .path_replay import PathReplay
 from .sampling import ScrambledSobol

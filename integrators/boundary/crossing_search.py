@@ -216,8 +216,8 @@ class Probe:
         lens: mi.Point2f | None,
         random: Stream,
         active: mi.Bool,
-    ) -> tuple[Crossings, mi.Vector2f]:
-        """A segment in each pixel of `film_cells`: what it crosses, and the normal of that curve on the film.
+    ) -> Crossings:
+        """A segment in each pixel of `film_cells`: what it crosses.
 
         Args:
             item: (N,) pixel.
@@ -231,13 +231,11 @@ class Probe:
         half = 0.5 * LENGTH * mi.Vector2f(cos, sin)
         x = self.search(mi.Point2f(middle - half), mi.Point2f(middle + half), lens, random.next_1d(), active)
 
-        du = self.camera.project_tangent(x.p, dr.cross(x.n_near, x.n_far), lens)
-        normal = dr.normalize(mi.Vector2f(du.y, -du.x))
         near, far = (x.p_near, x.n_near), (x.p_far, x.n_far)
-        x.valid &= film.inside(x.u) & self.camera.in_front(x.p) & dr.isfinite(normal.x) & dr.isfinite(normal.y)
+        x.valid &= film.inside(x.u)
         x.valid &= self.goes_on(x, lens, far, x.near, near, x.valid)
         x.valid &= self.goes_on(x, lens, near, x.far, far, x.valid)
-        return x, normal
+        return x
 
 
 def dual(n_a: mi.Vector3f, n_b: mi.Vector3f) -> tuple[mi.Vector3f, mi.Vector3f]:

@@ -16,6 +16,7 @@ Source: design of this project. Crofton: Santaló 1976, *Integral geometry and g
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import drjit as dr
@@ -69,8 +70,11 @@ def crossing_term(
         random = numbers.random
         lens = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
         probe = Probe(scene, curves, camera, integrator.hide_emitters, random.next_1d())
-        x, normal = probe.look(film, item, inside, lens, random, probability > 0)
-        active = x.valid
+        x = probe.look(film, item, inside, lens, random, probability > 0)
+        on_film = lambda v: camera.project_tangent(x.p, v, lens)
+        du = on_film(dr.cross(x.n_near, x.n_far))
+        normal = dr.normalize(mi.Vector2f(du.y, -du.x))
+        active = x.valid & camera.in_front(x.p) & dr.isfinite(normal.x) & dr.isfinite(normal.y)
         with dr.resume_grad():
             p = meeting_point(curves, x, active)
             drift = integrator.film_velocity(scene, sensor, x.u, lens, random)
@@ -80,11 +84,10 @@ def crossing_term(
         if probe.see_through:
             most, hidden = integrator.max_depth, integrator.hide_emitters
             miss, _ = missed(scene, probe.ray(u, lens), x.p, most, hidden, active)
-            at = mi.Point2f(u + camera.project_tangent(x.p, miss, lens))
-        weight = 0.5 * dr.pi * mi.Float(x.count) / (LENGTH * probability * probe.share * numbers.density)
-        weight = dr.select(active, weight, 0)
+            at = mi.Point2f(u + on_film(miss))
+        weight = dr.select(active, crofton(x) * dr.rcp(probability * probe.share * numbers.density), 0)
         tangent = tangent_of(mode, motion)
-        sides = Beside.neither(*sides_of_crossing(film, camera, probe, x, normal, lens))
+        sides = Beside.neither(*sides_of_crossing(film, probe, x, normal, lens, on_film))
         dr.eval(u, at, sides, weight, active, numbers.cell, random, tangent)
         jump = jump_across(integrator, scene, camera, at, lens, sides, random, active)
         return Contribution(u, motion, weight=weight, tangent=tangent, **jump)
@@ -95,10 +98,24 @@ def crossing_term(
         return estimate(evaluate, mode, film, seed, film.pixels * spp, where, False, memory, grad_in)
 
 
+def crofton(x: Crossings) -> mi.Float:
+    """Length of the curve for each crossing that one segment per square pixel finds, in pixels."""
+    return 0.5 * dr.pi / LENGTH * mi.Float(x.count)
+
+
 def sides_of_crossing(
-    film: FilmSplat, camera: FilmMap, probe: Probe, x: Crossings, normal: mi.Vector2f, lens: mi.Point2f | None
+    film: FilmSplat,
+    probe: Probe,
+    x: Crossings,
+    normal: mi.Vector2f,
+    lens: mi.Point2f | None,
+    project: Callable[[mi.Vector3f], mi.Vector2f],
 ) -> tuple[mi.Vector2f, mi.Vector2f]:
-    """Where to look on either side of a crossing, in pixels from it: against `normal`, and along it."""
+    """Where to look on either side of a crossing, in pixels from it: against `normal`, and along it.
+
+    Args:
+        project: the change of the film position for a displacement of the crossing.
+    """
     ray = probe.ray(x.u, lens)
     toward = lambda n: mi.Vector3f(dr.mulsign(n, -dr.dot(n, ray.d)))
     n, m = toward(x.n_near), toward(x.n_far)
@@ -112,8 +129,7 @@ def sides_of_crossing(
 
     def beside(into: mi.Vector3f, normal: mi.Vector3f) -> mi.Vector2f:
         grazing = dr.minimum(round_off / dr.abs(dr.dot(normal, ray.d)), FARTHEST * start)
-        v = dr.normalize(into) * (BEYOND * corner * start + grazing)
-        v = camera.project_tangent(x.p, v, lens)
+        v = project(dr.normalize(into) * (BEYOND * corner * start + grazing))
         return mi.Vector2f(v * dr.maximum(1, least / dr.norm(v)))
 
     a, b = beside(dr.cross(tangent, n), n), beside(dr.cross(m, tangent), m)
@@ -127,15 +143,25 @@ def sides_of_crossing(
 def seen(scene: mi.Scene, curves: Silhouettes, sensor: mi.Sensor, hide_emitters: bool) -> bool:
     """Whether the camera sees surfaces pass through each other, as far as `PROBES` segments find out; on the host."""
     film, camera = FilmSplat(sensor), FilmMap(sensor)
+    probe = lambda item, number: Probe(scene, curves, camera, hide_emitters, number)
+    return any_crossing(film, camera, film_cells(film), probe)
+
+
+def any_crossing(film: FilmSplat, camera: FilmMap, count: int, probe: Callable[[mi.UInt32, mi.Float], Probe]) -> bool:
+    """Whether one of `PROBES` segments crosses anything; on the host.
+
+    Args:
+        count: number of places, `film_cells` or a multiple of it.
+        probe: what looks at places (N,), with a random number (N,).
+    """
     with dr.suspend_grad():
         random = Stream(0, dr.arange(mi.UInt32, PROBES))
         lens = mi.Point2f(0) if camera.needs_aperture else None
-        place = stratified(PROBES, random.next_1d()) * film_cells(film)
+        place = stratified(PROBES, random.next_1d()) * count
         item = mi.UInt32(place)
         inside = mi.Float(place - mi.Float64(item))
-        probe = Probe(scene, curves, camera, hide_emitters, random.next_1d())
-        x, _ = probe.look(film, item, inside, lens, random, mi.Bool(True))
-        return bool(dr.any(x.valid))
+        look = probe(item, random.next_1d()).look
+        return bool(dr.any(look(film, item % film_cells(film), inside, lens, random, mi.Bool(True)).valid))
 
 
 def meeting_point(curves: Silhouettes, x: Crossings, active: mi.Bool) -> mi.Point3f:

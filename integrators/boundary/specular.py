@@ -18,6 +18,7 @@ Source: design of this project; the zero of (E11) is a manifold walk (Jakob and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,8 +96,14 @@ class ChainView:
         return ray, W * dr.detach(response), fits
 
     @dr.syntax
-    def aim(self, chain: mi.UInt32, u: mi.Point2f, lens: Any, index: mi.UInt32, t: mi.Float, active: mi.Bool) -> Aim:
-        """Where the rays of a film position and of two beside it pass the silhouette points that they see."""
+    def aim(
+        self, chain: mi.UInt32, u: mi.Point2f, lens: Any, target: Callable[[mi.Point3f], mi.Point3f], active: mi.Bool
+    ) -> Aim:
+        """Where the rays of a film position and of two beside it pass their targets.
+
+        Args:
+            target: detached point that a ray from the given origin is to pass.
+        """
         j = mi.UInt32(0)
         o = [mi.Point3f(0), mi.Point3f(0), mi.Point3f(0)]
         d = [mi.Vector3f(0), mi.Vector3f(0), mi.Vector3f(0)]
@@ -105,8 +112,7 @@ class ChainView:
         while dr.hint(valid & (j < 3), label="Stencil"):  # a loop: one chain to compile
             step = mi.Vector2f(dr.select(j == 1, STENCIL, 0), dr.select(j == 2, STENCIL, 0))
             ray, _, fits = self.ray(chain, mi.Point2f(u + step), lens, valid)
-            point = self.curves.sample(index, t, View(ray.o, mi.Bool(False)))
-            away = mi.Vector3f(dr.detach(mi.Point3f(point.p)) - ray.o)
+            away = mi.Vector3f(target(ray.o) - ray.o)
             ahead = dr.dot(away, ray.d)
             valid &= fits & (ahead > 0) & dr.isfinite(ahead)
             for i in range(3):
@@ -118,19 +124,62 @@ class ChainView:
             j += 1
         return Aim(o, d, q, s, valid)
 
+    def motion(
+        self,
+        integrator: Any,
+        mode: dr.ADMode,
+        sensor: mi.Sensor,
+        chain: mi.UInt32,
+        u: mi.Point2f,
+        lens: mi.Point2f | None,
+        aim: Aim,
+        random: Stream,
+        n: mi.Vector3f,
+        follow: Callable[[Silhouettes], mi.Point3f],
+        active: mi.Bool,
+    ) -> tuple[mi.Float, mi.Float | None]:
+        """Attached n · (x_B − o − s d); in forward mode its tangent.
+
+        Forward mode propagates through the chain before the curves are attached: Dr.Jit 1.5.0 cannot take derivatives
+        of a parameter through a virtual call while others leave it outside of the call.
+
+        Args:
+            n: (N,) n, of any length.
+            follow: x_B of the attached curves that it is given.
+        """
+        flags = dr.ADFlag.ClearEdges | dr.ADFlag.AllowNoGrad
+        with dr.resume_grad():
+            drift = integrator.film_velocity(self.scene, sensor, u, lens, random)
+            first, _ = self.camera.ray(mi.Point2f(u + drift), lens)
+            o, d = self.chains.attached(self.scene, chain, mi.Ray3f(first), active)
+            if mode != dr.ADMode.Forward:
+                p = follow(Silhouettes(self.scene, self.curves.topology))
+                motion = dr.dot(n, mi.Vector3f(p - o) - aim.s * d)
+                return dr.select(active & dr.isfinite(motion), motion, 0), None
+            dr.forward_to(o, d, flags=flags)
+            δo, δd = mi.Vector3f(dr.grad(o)), mi.Vector3f(dr.grad(d))
+            p = follow(Silhouettes(self.scene, self.curves.topology))
+            dr.forward_to(p, flags=flags)
+            tangent = dr.dot(n, mi.Vector3f(dr.grad(p)) - δo - aim.s * δd)
+            return mi.Float(0), dr.detach(dr.select(active & dr.isfinite(tangent), tangent, 0))
+
+    def silhouette(self, index: mi.UInt32, t: mi.Float) -> Callable[[mi.Point3f], mi.Point3f]:
+        """The point of a curve that rays from an origin see as its silhouette."""
+        return lambda o: dr.detach(mi.Point3f(self.curves.sample(index, t, View(o, mi.Bool(False))).p))
+
     @dr.syntax
     def find(
         self, chain: mi.UInt32, lens: Any, index: mi.UInt32, t: mi.Float, active: mi.Bool
     ) -> tuple[mi.Point2f, mi.Bool]:
         """The film position that sees a curve point through a chain; steps that leave the chain are halved."""
         _, eye, _ = self.chains.kept(chain, 0)
-        u = self.chains.start(chain, dr.detach(mi.Point3f(self.curves.sample(index, t, View(eye, mi.Bool(False))).p)))
+        u = self.chains.start(chain, self.silhouette(index, t)(eye))
         trial = mi.Point2f(u)
         step = mi.Vector2f(0)
         found, going = mi.Bool(False), mi.Bool(active)
         k = mi.UInt32(0)
         while dr.hint(going, label="Newton"):
-            aim = self.aim(chain, trial, lens, index, t, going)
+            aim = self.aim(chain, trial, lens, self.silhouette(index, t), going)
             if aim.valid:
                 u = mi.Point2f(trial)
                 step = aim.newton()
@@ -141,6 +190,28 @@ class ChainView:
             k += 1
             going &= ~found & (k < STEPS) & dr.isfinite(step.x) & dr.isfinite(step.y)
         return trial, found & active  # after its last step, which is below NEAR
+
+    def jump(
+        self,
+        integrator: Any,
+        chain: mi.UInt32,
+        u: mi.Point2f,
+        beside: Beside,
+        lens: mi.Point2f | None,
+        random: Any,
+        active: mi.Bool,
+    ) -> tuple[mi.Spectrum, Any]:
+        """L on the low side less L on the high side; the wavelengths."""
+        looks = Looks(beside, active, self.curves.has_limbs)
+        chain = looks.of(chain)
+        at = mi.Point2f(looks.of(u) + looks.offset())
+        ray, W, fits = self.ray(chain, at, None if lens is None else looks.of(lens), looks.active)
+        length = dr.gather(mi.UInt32, self.chains.length, chain)
+        L, _ = integrator.radiance(self.scene, random.gather(looks.point), looks.start(ray), length, fits)
+        L = dr.select(fits & dr.all(dr.isfinite(L)), L * W, 0)
+        dr.eval(L, fits)
+        jump = dr.select(looks.whole(fits), looks.jump(L), 0)
+        return jump, looks.first(ray.wavelengths) if mi.is_spectral else ray.wavelengths
 
 
 def specular_term(
@@ -168,35 +239,6 @@ def specular_term(
     view = ChainView(scene, curves, camera, chains)
     see_through = transparent(scene)
 
-    def segment(
-        index: mi.UInt32, t: mi.Float, chain: mi.UInt32, u: mi.Point2f, lens: Any, aim: Aim,
-        random: Stream, outward: mi.Vector3f, stretch: mi.Float, active: mi.Bool,
-    ) -> tuple[mi.Float, mi.Float | None]:  # fmt: skip
-        """Attached n · (x_B − o − s d), scaled; in forward mode its tangent.
-
-        Forward mode propagates through the chain before the curves are attached: Dr.Jit 1.5.0 cannot take derivatives
-        of a parameter through a virtual call while others leave it outside of the call.
-        """
-        forward = mode == dr.ADMode.Forward
-        flags = dr.ADFlag.ClearEdges | dr.ADFlag.AllowNoGrad
-        δo, δd, δp = mi.Vector3f(0), mi.Vector3f(0), mi.Vector3f(0)
-        with dr.resume_grad():
-            drift = integrator.film_velocity(scene, sensor, u, lens, random)
-            first, _ = camera.ray(mi.Point2f(u + drift), lens)
-            o, d = chains.attached(scene, chain, mi.Ray3f(first), active)
-            if forward:
-                dr.forward_to(o, d, flags=flags)
-                δo, δd = mi.Vector3f(dr.grad(o)), mi.Vector3f(dr.grad(d))
-            moving = Silhouettes(scene, curves.topology)
-            p = moving.sample(index, t, View(aim.o[0], mi.Bool(False))).p
-            if forward:
-                dr.forward_to(p, flags=flags)
-                δp = mi.Vector3f(dr.grad(p))
-                tangent = dr.dot(outward, δp - δo - aim.s * δd) * stretch
-                return mi.Float(0), dr.detach(dr.select(active & dr.isfinite(tangent), tangent, 0))
-            motion = dr.dot(outward, mi.Vector3f(p - o) - aim.s * d) * stretch
-            return dr.select(active & dr.isfinite(motion), motion, 0), None
-
     def evaluate(numbers: Numbers) -> Contribution:
         item, t, probability = where.sample(numbers.place)
         chain = item // curves.size
@@ -206,7 +248,7 @@ def specular_term(
         active = probability > 0
         u, found = view.find(chain, lens, index, t, active)
         dr.eval(u, found, chain, index, t, lens, probability, numbers.density, numbers.cell, random)
-        aim = view.aim(chain, u, lens, index, t, found)
+        aim = view.aim(chain, u, lens, view.silhouette(index, t), found)
         o, d = aim.o[0], aim.d[0]
         point = curves.sample(index, t, View(o, mi.Bool(False)))
         outward = point.outward(d)
@@ -217,7 +259,9 @@ def specular_term(
         active = aim.valid & (point.silhouette | point.crease) & film.inside(u)
         active &= dr.isfinite(normal.x) & dr.isfinite(du.x)
         stretch = dr.norm(du) / size
-        motion, tangent = segment(index, t, chain, u, lens, aim, random, outward, stretch, active)
+        follow = lambda moving: moving.sample(index, t, View(o, mi.Bool(False))).p
+        scaled = mi.Vector3f(outward * stretch)
+        motion, tangent = view.motion(integrator, mode, sensor, chain, u, lens, aim, random, scaled, follow, active)
         exact = mi.Bool(False) if see_through else point.silhouette & ~point.tube
         start = mi.Point3f(
             dr.select(exact, mi.Vector3f(point.beside(outward, -d)), mi.Vector3f(dr.detach(mi.Point3f(point.p))))
@@ -239,7 +283,7 @@ def specular_term(
         sides = sides_of(film, point, outward, normal, distance, move)
         dr.eval(u, at, sides, weight, active, start, d, exact, stretch, numbers.cell, tangent)
         beside = Beside(exact, mi.Bool(True), start, d, *sides, exact & (point.limb > 0))
-        jump, wavelengths = _jump(integrator, view, chain, at, beside, lens, random, active)
+        jump, wavelengths = view.jump(integrator, chain, at, beside, lens, random, active)
         return Contribution(u, motion, jump, weight, stretch * size, None, wavelengths, tangent)
 
     with dr.suspend_grad():
@@ -248,26 +292,3 @@ def specular_term(
         where = Discrete(dr.select(dr.gather(mi.UInt32, chains.length, chain_of) > 0, shares, 0))
         memory = integrator.memory("specular")
         return estimate(evaluate, mode, film, seed, film.pixels * spp, where, False, memory, grad_in)
-
-
-def _jump(
-    integrator: Any,
-    view: ChainView,
-    chain: mi.UInt32,
-    u: mi.Point2f,
-    beside: Beside,
-    lens: mi.Point2f | None,
-    random: Any,
-    active: mi.Bool,
-) -> tuple[mi.Spectrum, Any]:
-    """L on the low side less L on the high side, through the chain."""
-    looks = Looks(beside, active, view.curves.has_limbs)
-    chain = looks.of(chain)
-    at = mi.Point2f(looks.of(u) + looks.offset())
-    ray, W, fits = view.ray(chain, at, None if lens is None else looks.of(lens), looks.active)
-    length = dr.gather(mi.UInt32, view.chains.length, chain)
-    L, _ = integrator.radiance(view.scene, random.gather(looks.point), looks.start(ray), length, fits)
-    L = dr.select(fits & dr.all(dr.isfinite(L)), L * W, 0)
-    dr.eval(L, fits)
-    jump = dr.select(looks.whole(fits), looks.jump(L), 0)
-    return jump, looks.first(ray.wavelengths) if mi.is_spectral else ray.wavelengths

@@ -278,6 +278,7 @@ CASES: tuple[Case, ...] = (
     _case("ball-mirror-moves", "ball-mirror", "ball.to_world translate:x", _P, "specular-chain"),
     _case("ball-mirror-limb", "ball-mirror-limb", _POSE, "specular-chain"),
     _case("limb-mirror-moves", "limb-mirror", _POSE, _I, "specular-chain"),
+    _case("sunk-mirror-moves", "sunk-mirror", "ball.to_world translate:0.2,1,0.4", "specular-chain"),
     _case("two-mirrors", "two-mirrors", "object.vertex_positions translate:1,0.2,0.4", "specular-chain"),
     _case("glass-pane", "glass", "object.to_world translate:x", "specular-chain"),
     _case(  # pixels so small that rays are shifted by a part of one where they go on behind the pane

@@ -16,7 +16,7 @@ from integrators.errors import GradientWarning
 from pathtracer.capture import View
 from pathtracer.inverse import Parameter, Problem
 from pathtracer.inverse.objective import Objective
-from pathtracer.scenes import Scene
+from pathtracer.scenes import Scene, load_scene
 from pathtracer.verify.catalogue import catalogue_folder
 from pathtracer.verify.estimate import Gradient
 from pathtracer.verify.motion import Motion
@@ -148,6 +148,14 @@ no_shadows = pytest.mark.filterwarnings("ignore::integrators.errors.GradientWarn
 def test_crossings_are_seen_through_masks() -> None:
     scene = pair("cube", "ball", {"foil": foil(0.1, ACROSS)})
     assert_right(scene, "first.vertex_positions translate:0.5,0.3,1", max_depth=2, spp=1024)
+
+
+@pytest.mark.filterwarnings("ignore::integrators.errors.GradientWarning")  # shadows seen in mirrors: there are none
+@pytest.mark.parametrize(
+    "motion", ["floor.to_world translate:0.3,1,0", "mirror.to_world rotate:y", "camera.to_world translate:y"]
+)
+def test_crossings_are_seen_in_mirrors(motion: str) -> None:
+    assert_right(load_scene(catalogue_folder() / "sunk-mirror.xml"), motion, max_depth=2, spp=512)
 
 
 @no_shadows
