@@ -326,3 +326,25 @@ def test_recorded_steps_replay_both_terms_with_the_numbers_of_traced_ones() -> N
     for traced, replayed in zip(*found, strict=True):
         assert np.linalg.norm(traced.gradient) > 0
         np.testing.assert_allclose(replayed.gradient, traced.gradient, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::integrators.errors.GradientWarning")
+def test_recorded_steps_replay_crossings_in_mirrors_from_when_they_are_seen() -> None:
+    """The ball sinks into the floor at the third step, and is noticed."""
+    found = []
+    for freeze in (False, True):
+        scene = load_scene(catalogue_folder() / "sunk-mirror.xml")
+        target = View("front", scene.render(spp=16, seed=7))
+        unknown = Parameter("ball.to_world", space="pose", init=[0.0, 0.0, 0.0, 0.0, 0.25, 0.0], truth="scene")
+        objective = Objective(Problem(scene, target, unknown, estimator="edge_sampling", spp=16), seed=3, freeze=freeze)
+        latents = [objective.problem.start * scale for scale in (1.0, 0.95, 0.5, 0.4)]
+        seen = []
+        for step, latent in enumerate(latents):
+            found.append(objective.evaluate(latent, step).gradient)
+            seen.append(objective.problem.integrator._mirrored)
+        assert seen == [False, False, True, True]
+        assert objective.recordings <= 2 * freeze
+    traced, replayed = found[:4], found[4:]
+    for a, b in zip(traced, replayed, strict=True):
+        assert np.linalg.norm(a) > 0
+        np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-5)
