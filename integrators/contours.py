@@ -17,6 +17,7 @@ import numpy as np
 
 from .boundary.contact import Parts, meshes_in_parts
 from .boundary.device import upload
+from .boundary.tables import topology_key
 from .boundary.topology import build_edges
 from .errors import UnsupportedGradient
 
@@ -103,9 +104,10 @@ class Crossing:
             setattr(self, field.name, type(mine)(dr.select(where, getattr(other, field.name), mine)))
 
 
-def scene_key(scene: mi.Scene) -> tuple[Any, ...]:
-    """Changes when a shape is added, removed, or a mesh gets other faces."""
-    return tuple((s.ptr, *((s.vertex_count(), s.faces_buffer().index) if s.is_mesh() else ())) for s in scene.shapes())
+def contours_key(scene: mi.Scene) -> tuple[Any, ...]:
+    """Changes when a shape is added, removed, or a mesh gets other faces, while the `Contours` of before are alive."""
+    shapes = scene.shapes()
+    return topology_key([s for s in shapes if s.is_mesh()], [s for s in shapes if not s.is_mesh()])
 
 
 class Contours:
@@ -116,7 +118,8 @@ class Contours:
     """
 
     def __init__(self, scene: mi.Scene) -> None:
-        shapes = scene.shapes()
+        self.key, shapes = contours_key(scene), scene.shapes()
+        self._alive = shapes, [s.faces_buffer() for s in shapes if s.is_mesh()]  # else keys could recur
         numbers = [int(dr.reinterpret_array(mi.UInt32, mi.ShapePtr(shape))[0]) for shape in shapes]
         kind = np.zeros(max(numbers, default=0) + 1, dtype=np.uint32)
         first = np.zeros_like(kind)  # first face of a mesh, row of the table of frames of any other shape

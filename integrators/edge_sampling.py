@@ -54,7 +54,7 @@ from .boundary.shadow import break_at_terminators, shadow_term
 from .boundary.silhouettes import Silhouettes, scene_key
 from .boundary.sky import SKY_SHADOW, sky_share, sky_term
 from .boundary.specular import specular_term
-from .boundary.specular_crossings import seen_behind_chains, specular_crossing_term
+from .boundary.specular_crossings import specular_crossing_term
 from .boundary.stream import Stream
 from .boundary.tables import SceneTables
 from .errors import GradientWarning, UnsupportedGradient
@@ -102,8 +102,7 @@ class EdgeSampling(PathReplay):
         self._topology: SceneTables | None = None
         self._lights: LightTables | None = None
         self._chains: ChainTables | None = None
-        #: whether bodies touch, and whether mirrors show that they pass through each other
-        self._touching = self._mirrored = False
+        self._touching = False
         self._visits = 0
         self._smooth: SmoothFaces | None = None
         self._extent = dr.opaque(mi.Float, 0)
@@ -156,7 +155,7 @@ class EdgeSampling(PathReplay):
                 self._topology = topology = Silhouettes(scene, topology).topology
                 self._lights = lights = Lights(scene, self._extent, lights).tables
             self._memory, self._restored = self._restored, {}
-            self._touching, self._mirrored, self._visits = False, False, 0
+            self._touching, self._visits = False, 0
             smooth = smooth_meshes(scene)
             self._smooth = SmoothFaces(smooth) if smooth else None
             self._say(boundary_limits(scene, topology.lines.skipped, self.max_depth))
@@ -173,8 +172,8 @@ class EdgeSampling(PathReplay):
         if recorded:
             self._find_chains(scene, sensor, topology)
         self._arrays = arrays([table for table in (topology, lights, self._chains, self._smooth) if table is not None])
-        # a recording without one of these terms has one array less
-        self._arrays += [dr.opaque(mi.Float, 1) for term in (self._touching, self._mirrored) if term]
+        if self._touching:  # a recording without that term has one array less
+            self._arrays.append(dr.opaque(mi.Float, 1))
         if recorded and self.guiding:
             self._remember(scene, sensor, topology, lights)
 
@@ -185,10 +184,7 @@ class EdgeSampling(PathReplay):
             self._chains = None
             return
         with dr.suspend_grad():
-            curves = Silhouettes(scene, topology)
-            self._chains = ChainTables(scene, curves, sensor, bounces)
-            if self._touching and not self._mirrored:
-                self._mirrored = seen_behind_chains(scene, curves, self._chains, sensor)
+            self._chains = ChainTables(scene, Silhouettes(scene, topology), sensor, bounces)
         self._say(self._chains.limits())
 
     def _remember(self, scene: mi.Scene, sensor: mi.Sensor, topology: SceneTables, tables: LightTables) -> None:
@@ -206,8 +202,8 @@ class EdgeSampling(PathReplay):
             elements["receivers"] = (size, True)
         if self._chains is not None and self._chains.size:
             elements["specular"] = (self._chains.padded * size, False)
-            if self._mirrored:
-                elements["specular crossing"] = (self._chains.padded * film_cells(film), False)
+            if self._touching:
+                elements["specular crossing"] = (self._chains.padded, True)
         if self._touching:
             elements["crossing"] = (film_cells(film), False)
         if self._smooth is not None:
@@ -353,7 +349,7 @@ class EdgeSampling(PathReplay):
         break_at_terminators(curves, Lights(scene, self._extent, self._lights))
         spp, grad_in = rest
         image = specular_term(self, mode, scene, curves, self._chains, sensor, _mix(seed, 6), spp, grad_in)
-        if self._mirrored:
+        if self._touching:
             spp = max(1, round(_SHARES["crossing"] * spp))
             more = specular_crossing_term(self, mode, scene, curves, self._chains, sensor, _mix(seed, 11), spp, grad_in)
             image = more if image is None else image + more

@@ -29,7 +29,7 @@ from .boundary.contact import touching
 from .boundary.crossings import seen
 from .boundary.device import arrays, recording, upload
 from .boundary.silhouettes import Silhouettes
-from .contours import Contours, scene_key
+from .contours import Contours, contours_key
 from .errors import GradientWarning, UnsupportedGradient
 from .path_replay import PathReplay
 from .sampling import ScrambledSobol
@@ -104,7 +104,7 @@ class WarpedArea(PathReplay):
         )
         self._refuse_values()
         self.edges = LeftToEdges(props, self.film_field) if bool(props.get("hybrid", False)) else None
-        self._contours: tuple[Any, Contours, bool] | None = None
+        self._contours: tuple[Contours, bool] | None = None
         #: Arrays of the silhouettes, at last the lamps' spheres: where `dr.freeze` looks for the inputs of a recording
         self._arrays: list[Any] = []
         self._crossed: mi.Scene | None = None
@@ -136,10 +136,10 @@ class WarpedArea(PathReplay):
         self._arrays.append(lamp_spheres(scene))
 
     def _tables(self, scene: mi.Scene) -> Contours:
-        if self._contours is None or not (recording() or self._contours[0] == scene_key(scene)):
+        if self._contours is None or not (recording() or self._contours[0].key == contours_key(scene)):
             with dr.suspend_grad():
-                self._contours = (scene_key(scene), Contours(scene), even_sky(scene))
-        return self._contours[1]
+                self._contours = (Contours(scene), even_sky(scene))
+        return self._contours[0]
 
     def say_what_is_missing(self, scene: mi.Scene, sensor: mi.Sensor) -> None:
         """Refuse, or warn of, what a warp of the first vertices cannot account for when things move."""
@@ -311,7 +311,7 @@ class WarpedArea(PathReplay):
             lines = self.film_lines(sensor, seed, spp)
 
             with dr.resume_grad():
-                sky = Sky(scene if self._contours is not None and self._contours[2] else None)
+                sky = Sky(scene if self._contours is not None and self._contours[1] else None)
                 backdrop = unmoved * sky.radiance(ray.d, ray.wavelengths)
                 shift, stretch = self.film_field(scene, sensor, sampler, points)
                 warped = points.at(mi.Point2f(points.u + shift))

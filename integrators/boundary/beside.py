@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +9,9 @@ import drjit as dr
 import mitsuba as mi
 
 from ..attached import GRAZING
-from .silhouettes import AT_LIMB
 
-#: How much farther from a limb one looks the second time. Radiance goes with the root of the distance there, so that
-#: L(0) = 2 L(d) − L(4 d) up to terms of order d; and from `GRAZING` on, where the interior term begins, cos θ itself
-#: leads from one to the other.
-AGAIN, TOWARDS_LIMB = 4, 1 - GRAZING / math.sqrt(2 * AT_LIMB)
+#: How much farther from a limb one looks the second time. Radiance goes with cos θ, the root of the distance, there.
+AGAIN = 4
 
 
 @dataclass
@@ -28,7 +24,7 @@ class Beside:
         start: (N,) point just beside the silhouette.
         d: (N,) direction away from the camera.
         low, high: (N,) from the curve to where camera rays see its sides, in pixels.
-        limb: (N,) whether the other side is the limb of a round body.
+        limb: (N,) how much of L(d) − L(4 d) leads from L(d) to the limb; 0 where the other side is none.
     """
 
     exact: mi.Bool
@@ -37,13 +33,25 @@ class Beside:
     d: mi.Vector3f
     low: mi.Vector2f
     high: mi.Vector2f
-    limb: mi.Bool
+    limb: mi.Float
 
     @classmethod
     def neither(cls, low: mi.Vector2f, high: mi.Vector2f) -> Beside:
         """Both sides seen by camera rays."""
         no = mi.Bool(False)
-        return cls(no, no, mi.Point3f(0), mi.Vector3f(0), low, high, no)
+        return cls(no, no, mi.Point3f(0), mi.Vector3f(0), low, high, mi.Float(0))
+
+
+def towards_limb(d: mi.Float) -> mi.Float:
+    """The weight of L(d) − L(4 d) that leads to where the interior term begins, at cos θ = `GRAZING`.
+
+    With cos θ = sqrt(2 d): to the limb itself it were 1. Bodies too small to be seen at 4 d are looked at once.
+
+    Args:
+        d: (N,) distance from the limb in radii.
+    """
+    weight = dr.maximum(1 - GRAZING * dr.rsqrt(2 * d), 0)
+    return dr.select(AGAIN * d < 0.5, weight, 0)
 
 
 class Looks:
@@ -61,11 +69,11 @@ class Looks:
     def __init__(self, beside: Beside, active: mi.Bool, limbs: bool) -> None:
         self.beside, self.count, self.each = beside, dr.width(active), 3 if limbs else 2
         lane = dr.arange(mi.UInt32, self.each * self.count)
-        self.point = lane // self.each
-        number = lane - self.each * self.point
+        number = lane // dr.opaque(mi.UInt32, self.count)  # idle lanes together
+        self.point = lane - self.count * number
         self.sides = self.of(beside)
         self._high, self._again = number == 1, number == 2
-        self.active = self.of(active) & (self.sides.limb | ~self._again)
+        self.active = self.of(active) & ((self.sides.limb > 0) | ~self._again)
         self.outside = self.sides.exact & (self.sides.far_side == self._high) & ~self._again
 
     def of(self, value: Any) -> Any:
@@ -87,21 +95,22 @@ class Looks:
 
     def first(self, value: Any, number: int = 0) -> Any:
         """(N,) what a look of each point found."""
-        return dr.gather(type(value), value, self.each * dr.arange(mi.UInt32, self.count) + number)
+        return dr.gather(type(value), value, dr.arange(mi.UInt32, self.count) + number * self.count)
 
-    def jump(self, value: Any) -> Any:
-        """(N,) the value on the low side less that on the high side."""
+    def jump(self, value: Any, seen: mi.Bool | bool = True) -> Any:
+        """(N,) the value on the low side less that on the high side.
+
+        Args:
+            seen: which lanes found a value; a point whose limb was not seen again is taken as it was seen once, any
+                other that lacks a side counts as 0.
+        """
+        found = mi.UInt32(dr.select(seen, 1, 0)) & dr.full(mi.UInt32, 1, self.each * self.count)
+        dr.eval(found)
         low, high = self.first(value), self.first(value, 1)
-        if self.each == 2:
-            return low - high
-        inner_low = self.beside.far_side
-        more = TOWARDS_LIMB * (dr.select(inner_low, low, high) - self.first(value, 2))
-        more = dr.select(self.beside.limb, more, 0)
-        return low - high + dr.select(inner_low, more, -more)
-
-    def whole(self, seen: mi.Bool) -> mi.Bool:
-        """(N,) whether every look of a point that was needed is among those `seen`."""
-        number = mi.UInt32(dr.select(seen | ~self.active, 1, 0))
-        dr.eval(number)
-        found = [self.first(number, k) == 1 for k in range(self.each)]
-        return found[0] & found[1] & found[-1]
+        jump = low - high
+        if self.each == 3:
+            inner_low = self.beside.far_side
+            more = self.beside.limb * (dr.select(inner_low, low, high) - self.first(value, 2))
+            more = dr.select((self.beside.limb > 0) & (self.first(found, 2) == 1), more, 0)
+            jump += dr.select(inner_low, more, -more)
+        return dr.select((self.first(found) & self.first(found, 1)) == 1, jump, 0)

@@ -44,6 +44,7 @@ class ChainTables:
         size: number of chains.
         curved: whether one of them has a bounce off a curved surface, which may show a point more than once.
         dropped: how many chains there are beyond `MOST`.
+        seen: (chains,) from how many of the traced film positions each is seen.
     """
 
     def __init__(self, scene: mi.Scene, curves: Silhouettes, sensor: mi.Sensor, bounces: int) -> None:
@@ -59,9 +60,10 @@ class ChainTables:
         padded = 1 << max(0, (self.size - 1).bit_length())
         table = np.full((padded, bounces, 4), NONE, dtype=np.uint32)
         length, starts = np.zeros(padded, np.uint32), np.zeros((padded, STARTS, 8), np.float32)
+        seen = np.zeros(padded, np.uint32)
         for k, (chain, n, member) in enumerate(found):
             table[k, :n] = chain[: 4 * n].reshape(n, 4)
-            length[k] = n
+            length[k], seen[k] = n, len(member)
             # the probe nearest to the middle of those that see this chain
             middle = start[member].mean(axis=0)
             central = member[np.argmin(((start[member] - middle) ** 2).sum(axis=1))]
@@ -69,7 +71,7 @@ class ChainTables:
             starts[k] = np.concatenate([start[kept], rays[n - 1][kept]], axis=1)
         self.padded = padded
         self.shape, self.face, self.kind, self.lobe = (upload(mi.UInt32, table[..., i].ravel()) for i in range(4))
-        self.length = upload(mi.UInt32, length)
+        self.length, self.seen = upload(mi.UInt32, length), upload(mi.UInt32, seen)
         self.starts = upload(mi.Float, starts.ravel())
 
     def limits(self) -> list[Limit]:

@@ -179,6 +179,10 @@ class Probe:
         valid &= (t > 0) & dr.all(dr.isfinite(p))
         return Crossings(u, p, near, far, p_near, p_far, n_near, n_far, valid, count)
 
+    def distance(self, x: Crossings, lens: mi.Point2f | None) -> mi.Float:
+        """From the camera to a crossing, along the way that its ray takes."""
+        return dr.norm(mi.Vector3f(self.ray(x.u, lens).o - x.p))
+
     def goes_on(
         self,
         x: Crossings,
@@ -211,22 +215,12 @@ class Probe:
     def look(
         self,
         film: FilmSplat,
-        item: mi.UInt32,
-        inside: mi.Float,
+        middle: mi.Point2f,
         lens: mi.Point2f | None,
         random: Stream,
         active: mi.Bool,
     ) -> Crossings:
-        """A segment in each pixel of `film_cells`: what it crosses.
-
-        Args:
-            item: (N,) pixel.
-            inside: (N,) in [0, 1), where the segment's middle lies along the pixel's row.
-        """
-        columns = dr.opaque(mi.UInt32, int(film.size[0]) + 2 * film.border + 2)
-        row = item // columns
-        corner = mi.Point2f(mi.Float(item - row * columns), mi.Float(row)) + film.low - 1
-        middle = mi.Point2f(corner + mi.Vector2f(inside, random.next_1d()))
+        """What a segment about a point of the film crosses."""
         sin, cos = dr.sincos(dr.two_pi * random.next_1d())
         half = 0.5 * LENGTH * mi.Vector2f(cos, sin)
         x = self.search(mi.Point2f(middle - half), mi.Point2f(middle + half), lens, random.next_1d(), active)
@@ -277,3 +271,11 @@ def film_cells(film: FilmSplat) -> int:
     """Number of the pixels in which the middle of a segment may lie that crosses a curve on the film."""
     width, height = (int(n) + 2 * film.border + 2 for n in film.size)
     return width * height
+
+
+def middle_of(film: FilmSplat, item: mi.UInt32, inside: mi.Float, across: mi.Float) -> mi.Point2f:
+    """A point of one of the `film_cells`, by two numbers in [0, 1)."""
+    columns = dr.opaque(mi.UInt32, int(film.size[0]) + 2 * film.border + 2)
+    row = item // columns
+    corner = mi.Point2f(mi.Float(item - row * columns), mi.Float(row)) + film.low - 1
+    return mi.Point2f(corner + mi.Vector2f(inside, across))

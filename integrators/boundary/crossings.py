@@ -24,7 +24,7 @@ import mitsuba as mi
 
 from .beside import Beside
 from .camera import FilmMap
-from .crossing_search import LENGTH, Crossings, Probe, dual, film_cells
+from .crossing_search import LENGTH, Crossings, Probe, dual, film_cells, middle_of
 from .deliver import tangent_of
 from .distribution import Discrete, stratified
 from .estimate import Contribution, estimate
@@ -38,7 +38,7 @@ from .stream import Stream
 #: In acute corners Mitsuba's rays, which start a ray epsilon above their own surface, start within the other one, and
 #: the picture is wrong so far. The sides are looked at from just beyond: what a round body hides of the sky changes
 #: with the root of the distance from it. Relative margin; the sharpest corner for which that is done; ray
-#: epsilons more, at most, for the round-off of hits at a grazing angle.
+#: epsilons more, at most, for round-off.
 BEYOND, SHARPEST, FARTHEST = 1.05, 8, 4
 #: Segments that find out whether there is a crossing at all.
 PROBES = 1 << 14
@@ -70,7 +70,7 @@ def crossing_term(
         random = numbers.random
         lens = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
         probe = Probe(scene, curves, camera, integrator.hide_emitters, random.next_1d())
-        x = probe.look(film, item, inside, lens, random, probability > 0)
+        x = probe.look(film, middle_of(film, item, inside, random.next_1d()), lens, random, probability > 0)
         on_film = lambda v: camera.project_tangent(x.p, v, lens)
         du = on_film(dr.cross(x.n_near, x.n_far))
         normal = dr.normalize(mi.Vector2f(du.y, -du.x))
@@ -120,16 +120,18 @@ def sides_of_crossing(
     toward = lambda n: mi.Vector3f(dr.mulsign(n, -dr.dot(n, ray.d)))
     n, m = toward(x.n_near), toward(x.n_far)
     tangent = dr.cross(n, m)
+    sine = dr.norm(tangent)
     # Cotangent of the angle in front of both; rays that go on behind one miss the other as far as its cosecant
-    corner = dr.rcp(dr.norm(tangent)) * (1 if probe.see_through else dr.maximum(-dr.dot(n, m), 0))
+    corner = dr.rcp(sine) * (1 if probe.see_through else dr.maximum(-dr.dot(n, m), 0))
     corner = dr.minimum(corner, SHARPEST)
     start = mi.math.RayEpsilon * (1 + dr.max(dr.abs(x.p)))
-    round_off = FLOAT_LIMB * dr.norm(mi.Vector3f(ray.o - x.p))
+    round_off = FLOAT_LIMB * (probe.distance(x, lens) + dr.max(dr.abs(x.p)))
     least = side_distance(film) - SIDE_PIXELS
 
     def beside(into: mi.Vector3f, normal: mi.Vector3f) -> mi.Vector2f:
-        grazing = dr.minimum(round_off / dr.abs(dr.dot(normal, ray.d)), FARTHEST * start)
-        v = project(dr.normalize(into) * (BEYOND * corner * start + grazing))
+        # what hits and planes are off by, seen at a grazing angle, or between surfaces that hardly part
+        unsure = dr.minimum(round_off / dr.minimum(dr.abs(dr.dot(normal, ray.d)), sine), FARTHEST * start)
+        v = project(dr.normalize(into) * (BEYOND * corner * start + unsure))
         return mi.Vector2f(v * dr.maximum(1, least / dr.norm(v)))
 
     a, b = beside(dr.cross(tangent, n), n), beside(dr.cross(m, tangent), m)
@@ -143,25 +145,15 @@ def sides_of_crossing(
 def seen(scene: mi.Scene, curves: Silhouettes, sensor: mi.Sensor, hide_emitters: bool) -> bool:
     """Whether the camera sees surfaces pass through each other, as far as `PROBES` segments find out; on the host."""
     film, camera = FilmSplat(sensor), FilmMap(sensor)
-    probe = lambda item, number: Probe(scene, curves, camera, hide_emitters, number)
-    return any_crossing(film, camera, film_cells(film), probe)
-
-
-def any_crossing(film: FilmSplat, camera: FilmMap, count: int, probe: Callable[[mi.UInt32, mi.Float], Probe]) -> bool:
-    """Whether one of `PROBES` segments crosses anything; on the host.
-
-    Args:
-        count: number of places, `film_cells` or a multiple of it.
-        probe: what looks at places (N,), with a random number (N,).
-    """
     with dr.suspend_grad():
         random = Stream(0, dr.arange(mi.UInt32, PROBES))
         lens = mi.Point2f(0) if camera.needs_aperture else None
-        place = stratified(PROBES, random.next_1d()) * count
+        place = stratified(PROBES, random.next_1d()) * film_cells(film)
         item = mi.UInt32(place)
         inside = mi.Float(place - mi.Float64(item))
-        look = probe(item, random.next_1d()).look
-        return bool(dr.any(look(film, item % film_cells(film), inside, lens, random, mi.Bool(True)).valid))
+        probe = Probe(scene, curves, camera, hide_emitters, random.next_1d())
+        x = probe.look(film, middle_of(film, item, inside, random.next_1d()), lens, random, mi.Bool(True))
+        return bool(dr.any(x.valid))
 
 
 def meeting_point(curves: Silhouettes, x: Crossings, active: mi.Bool) -> mi.Point3f:

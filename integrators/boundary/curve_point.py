@@ -29,7 +29,7 @@ class CurvePoint:
         gap: distance at which a ray passes beside the curve.
         tube: it belongs to a hair-like curve, which rays that start inside do not hit.
         into0, into1: vectors from p to the vertices of the faces of an edge that are not on it, detached; 0 elsewhere.
-        limb: of a round body, the distance from its limb at which its radiance is that of the limb; 0 elsewhere.
+        limb: the radius of a round body; 0 elsewhere.
     """
 
     p: mi.Point3f

@@ -17,7 +17,7 @@ from typing import Any
 import drjit as dr
 import mitsuba as mi
 
-from .beside import Beside, Looks
+from .beside import Beside, Looks, towards_limb
 from .camera import FilmMap
 from .curve_point import CurvePoint
 from .deliver import tangent_of
@@ -26,7 +26,7 @@ from .estimate import Contribution, estimate
 from .film import FilmSplat
 from .guiding import Numbers
 from .layers import TOUCH, missed, transparent
-from .silhouettes import Silhouettes, classify
+from .silhouettes import AT_LIMB, Silhouettes, classify
 from .stream import Stream
 from .tables import UNIFORM
 
@@ -56,10 +56,11 @@ def sides_of(
     normal: mi.Vector2f,
     distance: mi.Float,
     project: Callable[[mi.Vector3f], mi.Vector2f],
-) -> tuple[mi.Vector2f, mi.Vector2f]:
+) -> tuple[mi.Vector2f, mi.Vector2f, mi.Float]:
     """Where to look on either side of a projected curve point, in pixels from it: against `normal`, and along it.
 
-    A round body's radiance changes with the cosine, the root of the distance from its limb: there one looks closer.
+    A round body's radiance changes with the cosine, the root of the distance from its limb: there one looks closer, and
+    twice; the third value is the weight of the second look (`Beside.limb`).
 
     Args:
         outward: unit vector at the point away from the occluder.
@@ -69,9 +70,11 @@ def sides_of(
     ε = side_distance(film)
     float_film, size = ε - SIDE_PIXELS, dr.norm(project(outward))
     float_space = size * FLOAT_LIMB * distance
-    closer = dr.maximum(size * point.limb, float_space)
-    ε = dr.select(point.limb > 0, dr.clip(closer, float_film, ε), ε)
-    return point.sides(normal, ε, dr.maximum(float_film, float_space), project)
+    closer = dr.maximum(size * AT_LIMB * point.limb, float_space)
+    round_body = point.limb > 0
+    ε = dr.select(round_body, dr.clip(closer, float_film, ε), ε)
+    low, high = point.sides(normal, ε, dr.maximum(float_film, float_space), project)
+    return low, high, dr.select(round_body, towards_limb(ε / (size * point.limb)), 0)
 
 
 def visible(scene: mi.Scene, ray: mi.Ray3f, p: mi.Point3f, exact: mi.Bool | bool, active: mi.Bool) -> mi.Bool:
@@ -240,7 +243,8 @@ def primary_term(
         start = mi.Point3f(dr.select(exact, mi.Vector3f(point.beside(outward, -d)), mi.Vector3f(p)))
         side = dr.dot(normal, camera.project_tangent(p, outward, aperture))
         distance = dr.norm(mi.Vector3f(ray.o - p))
-        low, high = sides_of(film, point, outward, normal, distance, lambda v: camera.project_tangent(p, v, aperture))
+        on_film = lambda v: camera.project_tangent(p, v, aperture)
+        low, high, limb = sides_of(film, point, outward, normal, distance, on_film)
         at = u
         if see_through:  # the same from the camera, with what is on the way
             most, hidden = integrator.max_depth, integrator.hide_emitters
@@ -251,7 +255,7 @@ def primary_term(
             d = dr.normalize(mi.Vector3f(p - start) + outward * clear + miss)
         else:
             active &= visible(scene, mi.Ray3f(ray), start, exact, active)
-        beside = Beside(exact, side > 0, start, d, low, high, exact & (point.limb > 0))
+        beside = Beside(exact, side > 0, start, d, low, high, dr.select(exact, limb, 0))
         weight = dr.select(active, dr.rcp(probability * numbers.density), 0)
         tangent = tangent_of(mode, motion)
         dr.eval(u, at, perp, weight, active, numbers.cell, beside, random, tangent)

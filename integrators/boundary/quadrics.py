@@ -52,6 +52,14 @@ class Quadrics:
             self.kind == CYLINDER, tall, dr.select(self.kind == SPHERE, dr.maximum(ball, axis[2]), ball)
         )
 
+    def radius(self, index: mi.UInt32, active: mi.Bool) -> mi.Float:
+        """The largest radius of curvature across the axis of a cylinder, or of any section of a sphere; detached."""
+        m = dr.detach(self.matrix(index, active))
+        axis = [dr.norm(mi.Vector3f(m[0, j], m[1, j], m[2, j])) for j in range(3)]
+        round_ = dr.maximum(axis[0], axis[1])
+        kind = dr.gather(mi.UInt32, self.kind, index, active)
+        return dr.select(active, dr.select(kind == SPHERE, dr.maximum(round_, axis[2]), round_), 0)
+
     def matrix(self, index: mi.UInt32, active: mi.Bool) -> mi.Matrix4f:
         """Attached local-to-world matrices."""
         m = [dr.gather(mi.Float, row, index, active) for row in self.rows]

@@ -42,7 +42,8 @@ FLAT = 1e-5
 #: finely tessellated smooth surface, folds as shallow as 1e-5 of its size hide many edges from the light.
 GAP, GAP_SMOOTH = 1.5e-6, 1e-4
 
-#: Distance from the limb of a round body, in radii, at which its radiance is looked at: cos θ = 0.006.
+#: Distance from the limb of a round body, in radii, at which its radiance is looked at (cos θ = 0.006), and again
+#: from farther.
 AT_LIMB = 2e-5
 
 
@@ -366,5 +367,5 @@ class Silhouettes:
             gap = GAP * dr.norm(dr.detach(p)) + dr.select(flat, GAP, GAP_SMOOTH) * radius
             tube = index >= (self.quadrics.size if self.quadrics else 0)
         none, tube = mi.Vector3f(0), mi.Bool(tube)
-        limb = dr.select(flat | tube, 0, AT_LIMB * radius)
+        limb = mi.Float(0) if self.quadrics is None else self.quadrics.radius(index, active & ~flat & ~tube)
         return CurvePoint(p, tangent, inner, valid & active, mi.Bool(False), gap, tube, none, none, limb)

@@ -200,9 +200,10 @@ class ChainView:
         lens: mi.Point2f | None,
         random: Any,
         active: mi.Bool,
+        limbs: bool = False,
     ) -> tuple[mi.Spectrum, Any]:
-        """L on the low side less L on the high side; the wavelengths."""
-        looks = Looks(beside, active, self.curves.has_limbs)
+        """L on the low side less L on the high side, and the wavelengths; see `primary.jump_across`."""
+        looks = Looks(beside, active, limbs)
         chain = looks.of(chain)
         at = mi.Point2f(looks.of(u) + looks.offset())
         ray, W, fits = self.ray(chain, at, None if lens is None else looks.of(lens), looks.active)
@@ -210,8 +211,7 @@ class ChainView:
         L, _ = integrator.radiance(self.scene, random.gather(looks.point), looks.start(ray), length, fits)
         L = dr.select(fits & dr.all(dr.isfinite(L)), L * W, 0)
         dr.eval(L, fits)
-        jump = dr.select(looks.whole(fits), looks.jump(L), 0)
-        return jump, looks.first(ray.wavelengths) if mi.is_spectral else ray.wavelengths
+        return looks.jump(L, fits), looks.first(ray.wavelengths) if mi.is_spectral else ray.wavelengths
 
 
 def specular_term(
@@ -280,10 +280,11 @@ def specular_term(
         weight = dr.select(active, dr.rcp(probability * numbers.density), 0)
         move = lambda v: aim.solve(-mi.Vector3f(v - d * dr.dot(d, v)))
         distance = dr.norm(mi.Vector3f(camera.ray(u, lens)[0].o - o)) + dr.norm(mi.Vector3f(start - o))
-        sides = sides_of(film, point, outward, normal, distance, move)
-        dr.eval(u, at, sides, weight, active, start, d, exact, stretch, numbers.cell, tangent)
-        beside = Beside(exact, mi.Bool(True), start, d, *sides, exact & (point.limb > 0))
-        jump, wavelengths = view.jump(integrator, chain, at, beside, lens, random, active)
+        low, high, limb = sides_of(film, point, outward, normal, distance, move)
+        dr.eval(u, at, low, high, limb, weight, active, start, d, exact, stretch, numbers.cell, tangent)
+        beside = Beside(exact, mi.Bool(True), start, d, low, high, dr.select(exact, limb, 0))
+        limbs = curves.has_limbs
+        jump, wavelengths = view.jump(integrator, chain, at, beside, lens, random, active, limbs)
         return Contribution(u, motion, jump, weight, stretch * size, None, wavelengths, tangent)
 
     with dr.suspend_grad():

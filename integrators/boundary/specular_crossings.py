@@ -16,8 +16,8 @@ import mitsuba as mi
 from .beside import Beside
 from .camera import FilmMap
 from .chain import ChainTables
-from .crossing_search import Probe, film_cells
-from .crossings import any_crossing, crofton, meeting_point, sides_of_crossing
+from .crossing_search import Crossings, Probe, film_cells
+from .crossings import crofton, meeting_point, sides_of_crossing
 from .distribution import Discrete
 from .estimate import Contribution, estimate
 from .film import FilmSplat
@@ -43,13 +43,11 @@ class ChainProbe(Probe):
         ray.maxt = dr.select(fits, ray.maxt, 0)
         return ray
 
-
-def seen_behind_chains(scene: mi.Scene, curves: Silhouettes, chains: ChainTables, sensor: mi.Sensor) -> bool:
-    """Whether surfaces pass through each other behind chains, as far as segments find out; on the host."""
-    film, camera = FilmSplat(sensor), FilmMap(sensor)
-    view, cells = ChainView(scene, curves, camera, chains), film_cells(film)
-    probe = lambda item, number: ChainProbe(view, item // cells)
-    return chains.size > 0 and any_crossing(film, camera, chains.size * cells, probe)
+    def distance(self, x: Crossings, lens: mi.Point2f | None) -> mi.Float:
+        """From the camera to a crossing: bounces between the first one and the last are taken for a straight line."""
+        ray, _ = self.camera.ray(x.u, lens)
+        behind = self.ray(x.u, lens).o
+        return dr.norm(mi.Vector3f(dr.detach(ray.o) - behind)) + dr.norm(mi.Vector3f(behind - x.p))
 
 
 def specular_crossing_term(
@@ -74,15 +72,15 @@ def specular_crossing_term(
         The derivative image in forward mode.
     """
     film, camera = FilmSplat(sensor), FilmMap(sensor)
-    view, cells = ChainView(scene, curves, camera, chains), film_cells(film)
+    view, cells = ChainView(scene, curves, camera, chains), dr.opaque(mi.Float, film_cells(film))
 
     def evaluate(numbers: Numbers) -> Contribution:
-        item, inside, probability = where.sample(numbers.place)
-        chain = item // cells
+        chain, _, probability = where.sample(numbers.place)
         random = numbers.random
         lens = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
         probe = ChainProbe(view, chain)
-        x = probe.look(film, item - chain * cells, inside, lens, random, probability > 0)
+        middle = mi.Point2f(film.low - 1 + numbers.other * (film.high - film.low + 2))
+        x = probe.look(film, middle, lens, random, probability > 0)
         dr.eval(x, chain, probability, lens, numbers.density, numbers.cell, random)
         aim = view.aim(chain, x.u, lens, lambda o: x.p, x.valid)
         d = aim.d[0]
@@ -94,7 +92,7 @@ def specular_crossing_term(
         follow = lambda moving: meeting_point(moving, x, active)
         scaled = mi.Vector3f(n / size)
         motion, tangent = view.motion(integrator, mode, sensor, chain, x.u, lens, aim, random, scaled, follow, active)
-        weight = dr.select(active, crofton(x) * dr.rcp(probability * numbers.density), 0)
+        weight = dr.select(active, crofton(x) * (cells * dr.rcp(probability * numbers.density)), 0)
         on_film = lambda v: aim.solve(-mi.Vector3f(v - d * dr.dot(d, v)))
         sides = Beside.neither(*sides_of_crossing(film, probe, x, normal, lens, on_film))
         dr.eval(x.u, sides, weight, active, numbers.cell, random, tangent)
@@ -102,7 +100,6 @@ def specular_crossing_term(
         return Contribution(x.u, motion, jump, weight, None, None, wavelengths, tangent)
 
     with dr.suspend_grad():
-        used = dr.gather(mi.UInt32, chains.length, dr.arange(mi.UInt32, chains.padded * cells) // cells) > 0
-        where = Discrete(dr.select(used, mi.Float(1), 0))
+        where = Discrete(mi.Float(chains.seen))
         memory = integrator.memory("specular crossing")
-        return estimate(evaluate, mode, film, seed, film.pixels * spp, where, False, memory, grad_in)
+        return estimate(evaluate, mode, film, seed, film.pixels * spp, where, True, memory, grad_in)

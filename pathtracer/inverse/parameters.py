@@ -18,7 +18,7 @@ from .priors import make_priors
 from .rigid_unknown import RigidUnknown, scene_size
 from .spaces import SPACE_NAMES
 from .unknowns import ArrayUnknown, Unknown
-from .vertices import VerticesUnknown
+from .vertices import EVERY_NUMBER, VerticesUnknown
 
 if TYPE_CHECKING:
     from ..scenes import ParameterInfo, Scene
@@ -30,7 +30,8 @@ class Parameter:
 
     Attributes:
         key: Mitsuba's key (`pathtracer params SCENE` lists them), or a glob.
-        space: "log", "logit", "box", "identity", "direction", "pose"; None takes what suits the parameter.
+        space: "log", "logit", "box", "identity", "direction", "pose", "large-steps"; None takes what suits the
+            parameter.
         bounds: physical bounds (lower, upper); None takes the natural ones.
         init: start value: a number for all entries, or an array of the parameter's shape (a direction: 3 numbers; a
             pose: 6 numbers, by which the object is turned and moved from where the scene has it: a rotation vector in
@@ -125,7 +126,7 @@ def _unknown(
         if info.kind != "positions":
             raise UsageError("the space 'large-steps' is for vertex positions", where=keys[0])
         if request.prior:
-            raise UsageError("vertices take no prior; their gradients are smoothed", where=keys[0])
+            raise UsageError("vertices take no prior; their gradients are smoothed", where=keys[0], remedy=EVERY_NUMBER)
         return VerticesUnknown(scene, keys, like, request)
     if space in ("direction", "pose"):
         for key in keys:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: λ of Nicolet et al.: gradients spread over about four edges.
 SMOOTH = 19.0
+#: For what the smoothed vertices cannot have.
+EVERY_NUMBER = 'leave it out, or move every coordinate on its own with space = "identity"'
 #: Latent steps of a first-order solver, in sizes of the mesh.
 RATE = 0.02
 
@@ -34,9 +36,11 @@ class VerticesUnknown(Unknown):
         from ..scenes.meshes import mesh_array
 
         if len(keys) > 1:
-            raise UsageError("vertices of several meshes cannot share a value", where=f"group {request.group}")
+            raise UsageError(
+                "vertices of several meshes cannot share a value", where=f"group {request.group}", remedy=EVERY_NUMBER
+            )
         if request.bounds is not None:
-            raise UsageError("vertices take no bounds", where=keys[0])
+            raise UsageError("vertices take no bounds", where=keys[0], remedy=EVERY_NUMBER)
         shape = keys[0].rsplit(".", 1)[0]
         faces = mesh_array(scene.params, shape, "faces")
         if faces is None:

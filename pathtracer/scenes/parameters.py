@@ -208,7 +208,7 @@ def _domain(kind: str, user: str, name: str, array: np.ndarray | None) -> tuple[
     """Natural bounds and the space to optimise in."""
     if kind == "transform":
         return (None, None), "direction" if user == "directional" else "pose"
-    if name == "vertex_positions":
+    if kind == "positions" and name != "control_points":
         return (None, None), "large-steps"
     if kind in ("positions", "normals", "texcoords", "faces", "setting"):
         return (None, None), "identity"
