@@ -72,7 +72,7 @@ class Aovs:
         """
         if not self.types:
             return []
-        pi = scene.ray_intersect_preliminary(dr.detach(ray), coherent=True, active=active)
+        pi = scene.ray_intersect_preliminary(dr.detach(ray), coherent=False, active=active)
         si = still_at_limb(pi.compute_surface_interaction(ray, mi.RayFlags.All, active), ray.d)
         valid = active & si.is_valid()
         si.t = dr.norm(si.p - eye)

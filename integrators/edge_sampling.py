@@ -63,8 +63,9 @@ from .specular_chain import purely_specular
 
 #: Kinds of arrays in a checkpoint, before the name of the term.
 _KINDS = ("share ", "mean ", "cumulative ")
-#: Samples of a term over those of the call, where they are fewer: a segment on the film that finds nothing is cheap
-_SHARES = {"crossing": 0.125, "horizon": 0.25, "sky shadow": SKY_SHADOW}
+#: Samples of a term over those of the call, where they are fewer: a segment on the film that finds nothing is cheap;
+#: behind mirrors it takes twenty chains
+_SHARES = {"crossing": 0.125, "specular crossing": 1 / 32, "horizon": 0.25, "sky shadow": SKY_SHADOW}
 
 
 class EdgeSampling(PathReplay):
@@ -350,7 +351,7 @@ class EdgeSampling(PathReplay):
         spp, grad_in = rest
         image = specular_term(self, mode, scene, curves, self._chains, sensor, _mix(seed, 6), spp, grad_in)
         if self._touching:
-            spp = max(1, round(_SHARES["crossing"] * spp))
+            spp = max(1, round(_SHARES["specular crossing"] * spp))
             more = specular_crossing_term(self, mode, scene, curves, self._chains, sensor, _mix(seed, 11), spp, grad_in)
             image = more if image is None else image + more
         return image

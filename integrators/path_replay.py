@@ -58,6 +58,7 @@ class PathReplay(ReplayIntegrator):
         geometry: bool = True,
         near: NearField | None = None,
         start: mi.Point3f | None = None,
+        coherent: bool = True,
         **_: Any,
     ) -> tuple[mi.Spectrum, mi.Bool, list, mi.Spectrum]:
         """Walk one path per lane; the contract of `mitsuba.ad.integrators.common.ADIntegrator.sample`.
@@ -71,6 +72,8 @@ class PathReplay(ReplayIntegrator):
             geometry: whether vertices can move (differential walks); materials and lights alone are cheaper.
             near: weighs the segments between surfaces, for walks that belong to a derivative.
             start: the surface point at which the first segment begins, if that is no camera ray (primal walks).
+            coherent: whether rays begin at the camera. Embree's packets of such rays miss flat shapes within some 1e-5
+                of where they begin.
 
         Returns:
             (L or δL, whether the ray hit a surface, the AOVs (primal), L as the state of the differential walk).
@@ -100,7 +103,7 @@ class PathReplay(ReplayIntegrator):
         η = mi.Float(1)  # Relative index of refraction
         active = mi.Bool(active)  # Lanes still walking
         dropped = mi.UInt32(0)  # Non-finite contributions
-        pi = scene.ray_intersect_preliminary(ray, coherent=True, reorder=False, active=active)
+        pi = scene.ray_intersect_preliminary(ray, coherent=coherent, reorder=False, active=active)
         ray_prev = mi.Ray3f(ray)
         pi_prev = dr.zeros(mi.PreliminaryIntersection3f)
         si_prev = dr.zeros(mi.SurfaceInteraction3f)
@@ -317,5 +320,6 @@ class PathReplay(ReplayIntegrator):
                 active=active,
                 near=self.near_field,
                 start=start,
+                coherent=False,
             )
         return L, valid

@@ -90,7 +90,7 @@ class Probe:
         """What a ray meets behind the layers, where, and the normal there."""
         if self.see_through:
             ray, active = behind(self.scene, ray, self.layers, self.hide_emitters, active)
-        hit = self.scene.ray_intersect_preliminary(ray, coherent=True, active=active)
+        hit = self.scene.ray_intersect_preliminary(ray, coherent=False, active=active)
         si = hit.compute_surface_interaction(ray, mi.RayFlags.Minimal, active & hit.is_valid())
         return hit, mi.Point3f(si.p), mi.Vector3f(si.n)
 

@@ -155,7 +155,7 @@ def test_crossings_are_seen_through_masks() -> None:
     "motion", ["floor.to_world translate:0.3,1,0", "mirror.to_world rotate:y", "camera.to_world translate:y"]
 )
 def test_crossings_are_seen_in_mirrors(motion: str) -> None:
-    assert_right(load_scene(catalogue_folder() / "sunk-mirror.xml"), motion, max_depth=2, spp=512)
+    assert_right(load_scene(catalogue_folder() / "sunk-mirror.xml"), motion, max_depth=2, spp=2048)
 
 
 @no_shadows
