@@ -267,7 +267,7 @@ class ReplayIntegrator(ADIntegrator):
             if geometry:
                 warn_of_hidden_motion(scene)
             walk = {"scene": scene, "ray": head.ray, "depth": head.length, "active": head.active}
-            walk["near"] = self.near_field if geometry else None
+            walk |= {"near": self.near_field if geometry else None, "coherent": head.ray is ray}
             lanes = lanes_that_hit(scene, sampler, ray) if hits_alone else Lanes(None, dr.width(pos))
             walk["ray"], sampler = lanes.pick_ray(head.ray), lanes.pick_sampler(sampler)
             L, _, _, state = self.sample(mode=dr.ADMode.Primal, sampler=sampler.clone(), **walk)

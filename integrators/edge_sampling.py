@@ -173,8 +173,9 @@ class EdgeSampling(PathReplay):
         if recorded:
             self._find_chains(scene, sensor, topology)
         self._arrays = arrays([table for table in (topology, lights, self._chains, self._smooth) if table is not None])
-        if self._touching:  # a recording without that term has one array less
-            self._arrays.append(dr.opaque(mi.Float, 1))
+        # a recording without these terms has fewer arrays
+        chains = self._chains is not None and self._chains.size > 0
+        self._arrays += [dr.opaque(mi.Float, 1) for term in (self._touching, chains) if term]
         if recorded and self.guiding:
             self._remember(scene, sensor, topology, lights)
 

@@ -333,7 +333,7 @@ class WarpedArea(PathReplay):
                     dr.forward_to(head.ray.o, head.ray.d, weight, offset, shift, stretch, across, flags=flags)
 
             walk = {"scene": scene, "ray": head.ray, "depth": head.length, "active": head.active}
-            walk |= {"near": self.near_field, "coherent": self.warp_depth == 0}
+            walk |= {"near": self.near_field, "coherent": False}
             L, _, _, state = self.sample(mode=dr.ADMode.Primal, sampler=sampler.clone(), **walk)
             L = dr.detach(L)
             value = dr.detach(weight) * L + dr.detach(offset - backdrop)

@@ -69,8 +69,9 @@ class Looks:
     def __init__(self, beside: Beside, active: mi.Bool, limbs: bool) -> None:
         self.beside, self.count, self.each = beside, dr.width(active), 3 if limbs else 2
         lane = dr.arange(mi.UInt32, self.each * self.count)
-        number = lane // dr.opaque(mi.UInt32, self.count)  # idle lanes together
-        self.point = lane - self.count * number
+        self._stride = dr.opaque(mi.UInt32, self.count)  # a literal would be compiled for every count
+        number = lane // self._stride  # idle lanes together
+        self.point = lane - self._stride * number
         self.sides = self.of(beside)
         self._high, self._again = number == 1, number == 2
         self.active = self.of(active) & ((self.sides.limb > 0) | ~self._again)
@@ -95,7 +96,7 @@ class Looks:
 
     def first(self, value: Any, number: int = 0) -> Any:
         """(N,) what a look of each point found."""
-        return dr.gather(type(value), value, dr.arange(mi.UInt32, self.count) + number * self.count)
+        return dr.gather(type(value), value, dr.arange(mi.UInt32, self.count) + number * self._stride)
 
     def jump(self, value: Any, seen: mi.Bool | bool = True) -> Any:
         """(N,) the value on the low side less that on the high side.

@@ -57,7 +57,7 @@ class ChainTables:
         found = found[:MOST]
         self.size = len(found)
         self.curved = any((chain[: 4 * n].reshape(n, 4)[:, 1] == NONE).any() for chain, n, _ in found)
-        padded = 1 << max(0, (self.size - 1).bit_length())
+        padded = 1 << (max(1, self.size) - 1).bit_length()
         table = np.full((padded, bounces, 4), NONE, dtype=np.uint32)
         length, starts = np.zeros(padded, np.uint32), np.zeros((padded, STARTS, 8), np.float32)
         seen = np.zeros(padded, np.uint32)

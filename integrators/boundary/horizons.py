@@ -284,7 +284,7 @@ def turns_away(
     for step in (-ε, ε):
         ray = camera.ray(mi.Point2f(u + step * normal), lens)[0]
         ray, active = beyond(mi.Ray3f(dr.detach(ray)))
-        hit = scene.ray_intersect_preliminary(ray, coherent=True, active=active)
+        hit = scene.ray_intersect_preliminary(ray, coherent=False, active=active)
         si = hit.compute_surface_interaction(ray, mi.RayFlags.ShadingFrame | mi.RayFlags.Minimal, active)
         sides.append((active & si.is_valid(), dr.dot(si.sh_frame.n, ray.d) > 0, si.shape))
     (a, a_away, a_shape), (b, b_away, b_shape) = sides

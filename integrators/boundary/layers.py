@@ -60,7 +60,7 @@ def behind(
     there, k = mi.Bool(active), mi.UInt32(0)
     while dr.hint(there & (k < layers), label="Layers"):
         onward = mi.Ray3f(o, d)
-        hit = scene.ray_intersect_preliminary(onward, coherent=True, active=there)
+        hit = scene.ray_intersect_preliminary(onward, coherent=False, active=there)
         si = hit.compute_surface_interaction(onward, mi.RayFlags.Minimal, there & hit.is_valid())
         there &= hit.is_valid() & is_layer(si, hide_emitters)
         o = mi.Point3f(o + d * (hit.t + mi.math.RayEpsilon * (1 + dr.max(dr.abs(si.p)))))
