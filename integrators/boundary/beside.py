@@ -94,24 +94,28 @@ class Looks:
         onward.d = dr.select(self.outside, self.sides.d, onward.d)
         return onward
 
-    def first(self, value: Any, number: int = 0) -> Any:
-        """(N,) what a look of each point found."""
+    def look(self, value: Any, number: int = 0) -> Any:
+        """(N,) what one look of each point found: the low side, the high side, the limb again."""
         return dr.gather(type(value), value, dr.arange(mi.UInt32, self.count) + number * self._stride)
 
-    def jump(self, value: Any, seen: mi.Bool | bool = True) -> Any:
+    def jump(self, value: Any, seen: mi.Bool | None = None) -> Any:
         """(N,) the value on the low side less that on the high side.
 
         Args:
-            seen: which lanes found a value; a point whose limb was not seen again is taken as it was seen once, any
-                other that lacks a side counts as 0.
+            seen: which lanes found a value, if not all; a point whose limb was not seen again is taken as it was seen
+                once, any other that lacks a side counts as 0.
         """
-        found = mi.UInt32(dr.select(seen, 1, 0)) & dr.full(mi.UInt32, 1, self.each * self.count)
-        dr.eval(found)
-        low, high = self.first(value), self.first(value, 1)
-        jump = low - high
+        low, high, again = self.look(value), self.look(value, 1), self.beside.limb > 0
+        jump, both = low - high, mi.Bool(True)
+        if seen is not None:
+            flags = mi.UInt32(dr.select(seen, 1, 0))
+            dr.eval(flags)
+            both = (self.look(flags) & self.look(flags, 1)) == 1
+            if self.each == 3:
+                again &= self.look(flags, 2) == 1
         if self.each == 3:
             inner_low = self.beside.far_side
-            more = self.beside.limb * (dr.select(inner_low, low, high) - self.first(value, 2))
-            more = dr.select((self.beside.limb > 0) & (self.first(found, 2) == 1), more, 0)
+            more = self.beside.limb * (dr.select(inner_low, low, high) - self.look(value, 2))
+            more = dr.select(again, more, 0)
             jump += dr.select(inner_low, more, -more)
-        return dr.select((self.first(found) & self.first(found, 1)) == 1, jump, 0)
+        return dr.select(both, jump, 0)

@@ -11,6 +11,7 @@ import drjit as dr
 import mitsuba as mi
 
 from ..errors import UnsupportedGradient
+from .stream import Stream
 from .view import View
 
 KNOWN = ("PerspectiveCamera", "ThinLensCamera", "OrthographicCamera")
@@ -55,6 +56,10 @@ class FilmMap:
         self.to_world = sensor.world_transform()
         self.to_camera = self.to_world.inverse()
         self.projection = sensor.projection_transform().matrix
+
+    def lens(self, random: Stream) -> mi.Point2f | None:
+        """(N,) random points of the unit disc, with a thin lens."""
+        return mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if self.needs_aperture else None
 
     def moves(self) -> bool:
         """Whether the camera's parameters carry derivatives."""

@@ -68,7 +68,7 @@ def crossing_term(
     def evaluate(numbers: Numbers) -> Contribution:
         item, inside, probability = where.sample(numbers.place)
         random = numbers.random
-        lens = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
+        lens = camera.lens(random)
         probe = Probe(scene, curves, camera, integrator.hide_emitters, random.next_1d())
         x = probe.look(film, middle_of(film, item, inside, random.next_1d()), lens, random, probability > 0)
         on_film = lambda v: camera.project_tangent(x.p, v, lens)

@@ -207,7 +207,7 @@ def horizon_term(
     def evaluate(numbers: Numbers) -> Contribution:
         index, number, probability = where.sample(numbers.place)
         random = numbers.random
-        lens = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
+        lens = camera.lens(random)
         triangle = horizons.triangle(index)
         view = camera.view(lens)
         start, end, width = chord(triangle, camera, lens, dr.pi * random.next_1d(), number)

@@ -222,7 +222,7 @@ def primary_term(
     def evaluate(numbers: Numbers) -> Contribution:
         random = numbers.random
         index, t, dt, probability = where.sample(numbers.place)
-        aperture = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
+        aperture = camera.lens(random)
         with dr.resume_grad():
             point = curves.sample(index, t, camera.view(aperture), with_lines=True)
             u_attached = camera.project(point.p, aperture)
@@ -304,5 +304,5 @@ def jump_across(
         "value": looks.jump(L),
         "alpha": looks.jump(covered),
         "aovs": [looks.jump(aov) for aov in aovs],
-        "wavelengths": looks.first(ray.wavelengths) if mi.is_spectral else ray.wavelengths,
+        "wavelengths": looks.look(ray.wavelengths) if mi.is_spectral else ray.wavelengths,
     }

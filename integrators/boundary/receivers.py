@@ -80,7 +80,7 @@ def receiver_term(
         random = numbers.random
         index, t, probability = where.choice.sample(numbers.place)
         u = mi.Point2f(film.low + numbers.other * (film.high - film.low))
-        lens = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
+        lens = camera.lens(random)
         ray, response = camera.ray(u, lens)
         onward = mi.RayDifferential3f(dr.detach(ray))
         hit, si = first_surface(integrator, scene, onward, probability > 0)

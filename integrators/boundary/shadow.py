@@ -166,7 +166,7 @@ def shadow_term(
     def evaluate(numbers: Numbers) -> Contribution:
         light, index, t, probability = where.sample(numbers.place)
         random = numbers.random
-        aperture = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
+        aperture = camera.lens(random)
         active = probability > 0
         with dr.resume_grad():
             y = lights.sample(light, numbers.other, active)

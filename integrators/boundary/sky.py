@@ -95,7 +95,7 @@ def sky_term(
     def evaluate(numbers: Numbers) -> Contribution:
         index, t, probability = where.choice.sample(numbers.place)
         u = mi.Point2f(film.low + numbers.other * (film.high - film.low))
-        lens = mi.warp.square_to_uniform_disk_concentric(numbers.random.next_2d()) if camera.needs_aperture else None
+        lens = camera.lens(numbers.random)
         with dr.resume_grad():
             ray, response = camera.ray(u, lens)
         onward = mi.RayDifferential3f(dr.detach(ray))

@@ -211,7 +211,7 @@ class ChainView:
         L, _ = integrator.radiance(self.scene, random.gather(looks.point), looks.start(ray), length, fits)
         L = dr.select(fits & dr.all(dr.isfinite(L)), L * W, 0)
         dr.eval(L, fits)
-        return looks.jump(L, fits), looks.first(ray.wavelengths) if mi.is_spectral else ray.wavelengths
+        return looks.jump(L, fits), looks.look(ray.wavelengths) if mi.is_spectral else ray.wavelengths
 
 
 def specular_term(
@@ -244,7 +244,7 @@ def specular_term(
         chain = item // curves.size
         index = item - chain * curves.size
         random = numbers.random
-        lens = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
+        lens = camera.lens(random)
         active = probability > 0
         u, found = view.find(chain, lens, index, t, active)
         dr.eval(u, found, chain, index, t, lens, probability, numbers.density, numbers.cell, random)

@@ -77,7 +77,7 @@ def specular_crossing_term(
     def evaluate(numbers: Numbers) -> Contribution:
         chain, _, probability = where.sample(numbers.place)
         random = numbers.random
-        lens = mi.warp.square_to_uniform_disk_concentric(random.next_2d()) if camera.needs_aperture else None
+        lens = camera.lens(random)
         probe = ChainProbe(view, chain)
         middle = mi.Point2f(film.low - 1 + numbers.other * (film.high - film.low + 2))
         x = probe.look(film, middle, lens, random, probability > 0)
